@@ -1,0 +1,25 @@
+/**
+ * Why an activation is kept (SlimFit paper §3): a *dynamic* one only when its layer trains (a linear's input), a *static* one
+ * whatever is frozen (GELU input, attention operands), a *quasi-static* one in full when its LayerNorm trains and pruned when it
+ * is frozen.
+ */
+export type ActivationRole = 'dynamic' | 'static' | 'quasi-static';
+
+/** How a kept activation is stored. `top10` is the pruned form: the largest tenth of the elements with their positions. */
+export type ActivationEncoding = 'float32' | 'int32' | 'q3.4' | 'q0.8' | 'q2.1' | 'top10';
+
+/** One kept tensor in the ledger. */
+export interface LedgerEntry {
+  /** Hugging Face module name that keeps it, such as `bert.encoder.layer.0.intermediate.dense`. */
+  readonly layer: string;
+  /** What it is: 'input', 'gelu input', 'query', 'probabilities', 'row statistics', … */
+  readonly what: string;
+  readonly role: ActivationRole;
+  readonly encoding: ActivationEncoding;
+  /** Shape before encoding. */
+  readonly shape: readonly number[];
+  /** Bytes on the device; 0 when another entry already counts the same storage. */
+  readonly bytes: number;
+  /** Of these, bytes that only fill up the last 32-bit word. */
+  readonly padding: number;
+}
