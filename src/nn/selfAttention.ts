@@ -1,0 +1,61 @@
+/**
+ * Multi-head self-attention after the three projections: P = softmax(q·kᵀ/√d + mask), context = P·v.
+ * Backward: dv = Pᵀ·g; dP = g·vᵀ; dS = P∘(dP − rowsum(dP∘P)); dq = dS·k/√d; dk = dSᵀ·q/√d. All four operands are *static*:
+ * kept whatever is frozen; under SlimFit q, k, v as 8-bit Q3.4 and P as unsigned 8-bit Q0.8 (paper §3.2).
+ */
+import type { DeviceTensor } from '../engine/engine';
+import type { Variable } from '../tape/tape';
+import type { ForwardContext } from './context';
+
+/** What attention needs beside its operands. */
+export interface AttentionOptions {
+  /** Module name that keeps the operands. */
+  readonly name: string;
+  readonly heads: number;
+  /** Probability of attention dropout. */
+  readonly dropout: number;
+  /** Added to the scores: [B, 1, 1, T], 0 for a token to be seen, −10000 for padding. */
+  readonly mask?: DeviceTensor;
+}
+
+/** q, k, v [B, T, H] → context [B, T, H]. */
+export function selfAttention(ctx: ForwardContext, q: Variable, k: Variable, v: Variable, options: AttentionOptions): Variable {
+  const { engine, tape, scheme } = ctx;
+  const { name, heads, mask } = options;
+  const hidden = q.tensor.shape[2];
+  const scale = 1 / Math.sqrt(hidden / heads);
+  const key = options.dropout > 0 ? ctx.nextDropout() : undefined;
+  const drop = (t: DeviceTensor) => (key ? engine.dropout(t, options.dropout, key) : t);
+  const dropValues = scheme.attentionDropout === 'values';
+  const role = 'static' as const;
+
+  return engine.scope(() => {
+    const qh = engine.splitHeads(q.tensor, heads);
+    const kh = engine.splitHeads(k.tensor, heads);
+    const vRaw = engine.splitHeads(v.tensor, heads);
+    const vh = dropValues ? drop(vRaw) : vRaw;
+    const probs = engine.attentionProbs(qh, kh, scale, mask);
+    const context = engine.mergeHeads(engine.matmul(dropValues ? probs : drop(probs), vh));
+    const out = tape.variable(context, [q, k, v]);
+    if (!out.needsGrad) return out;
+
+    const keptQ = tape.keep(qh, { layer: name, what: 'query', role }, scheme.attentionOperands);
+    const keptK = tape.keep(kh, { layer: name, what: 'key', role }, scheme.attentionOperands);
+    const keptP = tape.keep(probs, { layer: name, what: 'probabilities', role }, scheme.attentionProbs);
+    const keptV = tape.keep(vh, { layer: name, what: 'value', role }, scheme.attentionOperands);
+    tape.record(out, [q, k, v], [], (g) => {
+      const gh = engine.splitHeads(g, heads);
+      const p = keptP.load();
+      const { dv, ds } = engine.scope(() => {
+        const dvh = engine.matmul(dropValues ? p : drop(p), gh, { transposeA: true });
+        const dv = engine.mergeHeads(dropValues ? drop(dvh) : dvh);
+        const dp = engine.matmul(gh, keptV.load(), { transposeB: true });
+        return { dv, ds: engine.softmaxGrad(dropValues ? dp : drop(dp), p) };
+      });
+      const dq = engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds, keptK.load()), scale)));
+      const dk = engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds, keptQ.load(), { transposeA: true }), scale)));
+      return [dq, dk, dv];
+    });
+    return out;
+  });
+}

@@ -1,0 +1,52 @@
+/**
+ * The activation ledger: who keeps what between forward and backward, in which encoding, in how many bytes. Its total equals
+ * the engine's count of live `activations` bytes, always: both are counted, neither is estimated.
+ */
+import type { DeviceTensor } from '../engine/engine';
+import type { LedgerEntry } from './roles';
+
+/** Every tensor kept by one forward pass. A storage kept by several layers counts once, for the first of them. */
+export class ActivationLedger {
+  private readonly list: LedgerEntry[] = [];
+  /** Live storages and how many entries hold them. */
+  private readonly holders = new Map<number, number>();
+  private live = 0;
+
+  /** Everything kept since the start, in order of forward, freed or not. */
+  get entries(): readonly LedgerEntry[] {
+    return this.list;
+  }
+
+  /** Bytes kept now. */
+  get liveBytes(): number {
+    return this.live;
+  }
+
+  /** Bytes of all entries: what forward left alive for backward. */
+  get totalBytes(): number {
+    return this.list.reduce((sum, e) => sum + e.bytes, 0);
+  }
+
+  /** Notes that tensors are kept on behalf of one layer. */
+  add(entry: Omit<LedgerEntry, 'bytes'>, tensors: readonly DeviceTensor[]): void {
+    let bytes = 0;
+    for (const t of tensors) {
+      const n = this.holders.get(t.storageId) ?? 0;
+      if (n === 0) bytes += t.bytes;
+      this.holders.set(t.storageId, n + 1);
+    }
+    this.live += bytes;
+    this.list.push({ ...entry, bytes });
+  }
+
+  /** Notes that one entry no longer needs its tensors (call before freeing them). */
+  remove(tensors: readonly DeviceTensor[]): void {
+    for (const t of tensors) {
+      const n = this.holders.get(t.storageId) ?? 0;
+      if (n === 1) {
+        this.holders.delete(t.storageId);
+        this.live -= t.bytes;
+      } else this.holders.set(t.storageId, n - 1);
+    }
+  }
+}

@@ -1,0 +1,20 @@
+/** A named weight on the device, and whether it trains in the current step. */
+import type { DeviceTensor } from '../engine/engine';
+
+/** One parameter of a model. The model owns and frees `data`; the optimizer replaces its values in place. */
+export class Parameter {
+  /** Whether a gradient is wanted in this step. Set by the trainer from the policy's decision. */
+  trains = true;
+  constructor(
+    /** Hugging Face name. */
+    readonly name: string,
+    readonly data: DeviceTensor,
+  ) {}
+
+  get shape(): readonly number[] {
+    return this.data.shape;
+  }
+  get size(): number {
+    return this.data.size;
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * The tape: reverse-mode differentiation by closures over parts of a transformer (not over scalar operations).
+ *
+ * A part computes its output, asks the tape for a variable of it, and, if that variable needs a gradient, keeps exactly what its
+ * backward will read (`keep`, which the ledger notes) and leaves a closure. `backward` runs the closures in reverse; what a
+ * closure kept is freed as soon as it has run, and each weight gradient is handed over and freed as soon as it is complete.
+ * So a layer that does not train costs no memory for its input, and nothing at all is kept below the lowest part that trains.
+ */
+import { InvalidArgumentError } from '../errors';
+import type { DeviceTensor, EncodedTensor, Engine, FixedPoint, SparseTensor } from '../engine/engine';
+import { ActivationLedger } from './ledger';
+import type { Parameter } from './parameter';
+import type { ActivationRole, LedgerEntry } from './roles';
+
+/** A value that flows through the model. A plain object, so that `engine.scope` sees the tensor in it. */
+export interface Variable {
+  readonly tensor: DeviceTensor;
+  readonly needsGrad: boolean;
+}
+
+/** Who keeps an activation, and why. */
+export interface KeepReason {
+  readonly layer: string;
+  readonly what: string;
+  readonly role: ActivationRole;
+}
+
+/** A kept activation: `load` gives its float32 values back as a workspace tensor of the caller's scope. */
+export interface Kept {
+  load(): DeviceTensor;
+  readonly tensors: readonly DeviceTensor[];
+}
+
+/** A kept activation in packed codes; operations that can read codes take `encoded`. */
+export interface KeptEncoded extends Kept {
+  readonly encoded: EncodedTensor;
+}
+
+/** A kept pruned activation. */
+export interface KeptSparse extends Kept {
+  readonly sparse: SparseTensor;
+}
+
+/** Gradients of a closure's inputs, in their order; undefined for an input that needs none. */
+export type Backward = (grad: DeviceTensor) => readonly (DeviceTensor | undefined)[];
+
+/** Takes the finished gradient of one parameter. The tape frees the gradient afterwards. */
+export type GradientSink = (parameter: Parameter, grad: DeviceTensor) => void;
+
+interface Entry {
+  readonly output: Variable;
+  readonly inputs: readonly Variable[];
+  readonly kept: readonly Kept[];
+  readonly run: Backward;
+}
+
+/** One forward pass and its backward. */
+export class Tape {
+  readonly ledger = new ActivationLedger();
+  private readonly entries: Entry[] = [];
+  private readonly grads = new Map<Variable, DeviceTensor>();
+  /** Parameters in use: how many closures still owe them a gradient, and the sum so far. */
+  private readonly pending = new Map<Parameter, { owed: number; sum: DeviceTensor | undefined }>();
+  private keptNow: Kept[] = [];
+  private readonly held: DeviceTensor[] = [];
+  private sink: GradientSink | undefined;
+
+  /** @param recording false for evaluation: nothing needs a gradient, nothing is kept. */
+  constructor(
+    readonly engine: Engine,
+    readonly recording = true,
+  ) {}
+
+  /** A value that no gradient flows into (ids, masks, pixels). */
+  constant(tensor: DeviceTensor): Variable {
+    return { tensor, needsGrad: false };
+  }
+
+  /** A part's output; it needs a gradient when an input does or one of the part's parameters trains. */
+  variable(tensor: DeviceTensor, inputs: readonly Variable[], parameters: readonly Parameter[] = []): Variable {
+    const needsGrad = this.recording && (inputs.some((v) => v.needsGrad) || parameters.some((p) => p.trains));
+    return { tensor, needsGrad };
+  }
+
+  /** Keeps a tensor for the closure that is recorded next, as float32 or in fixed-point codes. The tensor itself stays the caller's. */
+  keep(tensor: DeviceTensor, reason: KeepReason): Kept;
+  keep(tensor: DeviceTensor, reason: KeepReason, encoding: FixedPoint): KeptEncoded;
+  keep(tensor: DeviceTensor, reason: KeepReason, encoding: FixedPoint | 'float32'): Kept;
+  keep(tensor: DeviceTensor, reason: KeepReason, encoding: FixedPoint | 'float32' = 'float32'): Kept {
+    const { engine } = this;
+    if (encoding === 'float32') {
+      const held = engine.share(tensor, 'activations');
+      return this.note({ ...reason, encoding: tensor.dtype, shape: tensor.shape, padding: 0 }, { tensors: [held], load: () => engine.share(held) });
+    }
+    const fresh = engine.encode(tensor, encoding);
+    const words = engine.share(fresh.words, 'activations');
+    engine.free(fresh.words);
+    const encoded: EncodedTensor = { ...fresh, words };
+    const kept: KeptEncoded = { tensors: [words], encoded, load: () => engine.decode(encoded) };
+    return this.note({ ...reason, encoding, shape: tensor.shape, padding: words.bytes - fresh.payloadBytes }, kept);
+  }
+
+  /** Keeps the `count` largest elements by absolute value. */
+  keepLargest(tensor: DeviceTensor, count: number, reason: KeepReason): KeptSparse {
+    const { engine } = this;
+    const fresh = engine.topK(tensor, count);
+    const sparse: SparseTensor = {
+      shape: tensor.shape,
+      values: engine.share(fresh.values, 'activations'),
+      indices: engine.share(fresh.indices, 'activations'),
+    };
+    engine.free(fresh.values, fresh.indices);
+    const kept: KeptSparse = { tensors: [sparse.values, sparse.indices], sparse, load: () => engine.densify(sparse) };
+    return this.note({ ...reason, encoding: 'top10', shape: tensor.shape, padding: 0 }, kept);
+  }
+
+  /** Hands over a tensor that is no activation (a loss's own gradient) but must live until the tape is done. */
+  holdUntilBackward(tensor: DeviceTensor): void {
+    this.held.push(tensor);
+  }
+
+  /** Leaves the closure that gives the inputs' gradients; it owns everything kept since the last call. `parameters` are those it calls `accumulate` for. */
+  record(output: Variable, inputs: readonly Variable[], parameters: readonly Parameter[], run: Backward): void {
+    for (const p of parameters) {
+      if (!p.trains) continue;
+      const state = this.pending.get(p) ?? { owed: 0, sum: undefined };
+      state.owed++;
+      this.pending.set(p, state);
+    }
+    this.entries.push({ output, inputs, kept: this.keptNow, run });
+    this.keptNow = [];
+  }
+
+  /** Adds to a parameter's gradient, from inside a closure; the last of the closures that use the parameter completes it. */
+  accumulate(parameter: Parameter, grad: DeviceTensor): void {
+    const state = this.pending.get(parameter);
+    if (!state || !this.sink) throw new InvalidArgumentError(`no gradient of ${parameter.name} was announced with record()`);
+    const { engine } = this;
+    const held = state.sum
+      ? engine.scope(() => engine.share(engine.add(state.sum!, grad), 'gradients'))
+      : engine.share(grad, 'gradients');
+    if (state.sum) engine.free(state.sum);
+    state.sum = held;
+    if (--state.owed > 0) return;
+    this.pending.delete(parameter);
+    this.sink(parameter, held);
+    engine.free(held);
+  }
+
+  /** Runs all closures in reverse from a scalar loss. Afterwards nothing that the tape kept is alive. */
+  backward(loss: Variable, sink: GradientSink): void {
+    const { engine, grads } = this;
+    if (!loss.needsGrad) return this.dispose();
+    this.sink = sink;
+    try {
+      grads.set(loss, engine.full([], 1));
+      for (let entry = this.entries.pop(); entry; entry = this.entries.pop()) {
+        const { output, inputs, kept, run } = entry;
+        const grad = grads.get(output);
+        grads.delete(output);
+        if (grad) {
+          const inputGrads = this.guard(kept, () => engine.scope(() => run(grad)));
+          engine.free(grad);
+          inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
+        }
+        this.drop(kept);
+      }
+    } finally {
+      this.sink = undefined;
+      this.dispose();
+    }
+  }
+
+  /** Frees everything that is still kept. For a forward pass whose backward will not run. */
+  dispose(): void {
+    for (const e of this.entries.splice(0)) this.drop(e.kept);
+    this.drop(this.keptNow);
+    this.keptNow = [];
+    for (const g of this.grads.values()) this.engine.free(g);
+    this.grads.clear();
+    for (const p of this.pending.values()) if (p.sum) this.engine.free(p.sum);
+    this.pending.clear();
+    this.engine.free(...this.held.splice(0));
+  }
+
+  private note<K extends Kept>(entry: Omit<LedgerEntry, 'bytes'>, kept: K): K {
+    this.ledger.add(entry, kept.tensors);
+    this.keptNow.push(kept);
+    return kept;
+  }
+
+  private drop(kept: readonly Kept[]): void {
+    for (const k of kept) {
+      this.ledger.remove(k.tensors);
+      this.engine.free(...k.tensors);
+    }
+  }
+
+  /** A closure that throws leaves its kept tensors to `dispose`'s caller: free them here, they are off the list already. */
+  private guard<R>(kept: readonly Kept[], fn: () => R): R {
+    try {
+      return fn();
+    } catch (error) {
+      this.drop(kept);
+      throw error;
+    }
+  }
+
+  private addGrad(variable: Variable, grad: DeviceTensor): void {
+    const { engine, grads } = this;
+    if (!variable.needsGrad) return engine.free(grad);
+    const sum = grads.get(variable);
+    if (!sum) return void grads.set(variable, grad);
+    grads.set(variable, engine.add(sum, grad));
+    engine.free(sum, grad);
+  }
+}
