@@ -159,8 +159,15 @@ export class Tape {
         const grad = grads.get(output);
         grads.delete(output);
         if (grad) {
-          const inputGrads = this.guard(kept, () => engine.scope(() => run(grad)));
-          engine.free(grad);
+          let inputGrads: ReturnType<Backward>;
+          try {
+            inputGrads = engine.scope(() => run(grad));
+          } catch (error) {
+            this.drop(kept);
+            throw error;
+          } finally {
+            engine.free(grad);
+          }
           inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
         }
         this.drop(kept);
@@ -193,16 +200,6 @@ export class Tape {
     for (const k of kept) {
       this.ledger.remove(k.tensors);
       this.engine.free(...k.tensors);
-    }
-  }
-
-  /** A closure that throws leaves its kept tensors to `dispose`'s caller: free them here, they are off the list already. */
-  private guard<R>(kept: readonly Kept[], fn: () => R): R {
-    try {
-      return fn();
-    } catch (error) {
-      this.drop(kept);
-      throw error;
     }
   }
 

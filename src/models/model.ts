@@ -1,0 +1,120 @@
+/** What every model is to those above it: named parameters on an engine, freezable layers, and a forward pass. */
+import type { DeviceTensor, Engine } from '../engine/engine';
+import { InvalidArgumentError } from '../errors';
+import type { FreezableLayer, LayerKind } from '../freezing/layer';
+import type { ForwardContext } from '../nn/context';
+import { Parameter } from '../tape/parameter';
+import type { Variable } from '../tape/tape';
+import { Random } from '../random';
+
+/** One parameter of an architecture: its Hugging Face name, shape, and how a fresh one is drawn. */
+export interface ParameterSpec {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** `bias`: never frozen in paper mode; the others are freezable layers unless `alwaysTrains`. */
+  readonly kind: LayerKind | 'bias';
+  readonly init: 'normal' | 'ones' | 'zeros';
+  /** Not among the freezable layers although it is a weight (ViT's final LayerNorm). */
+  readonly alwaysTrains?: boolean;
+}
+
+/** Tokenized text on the host; every array is row-major [batchSize, length]. */
+export interface TextBatch {
+  readonly inputIds: Int32Array;
+  readonly tokenTypeIds: Int32Array;
+  /** 1 for a real token, 0 for padding. */
+  readonly attentionMask: Int32Array;
+  /** Class indices [batchSize]; scores (Float32Array) for regression; token ids [batchSize, length] with −100 elsewhere for masked LM. */
+  readonly labels: Int32Array | Float32Array;
+  readonly batchSize: number;
+  readonly length: number;
+}
+
+/** Result of a forward pass with labels. The caller frees both tensors. */
+export interface ModelOutput {
+  readonly loss: Variable;
+  readonly logits: Variable;
+}
+
+/** Float32 values by parameter name. */
+export type HostWeights = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>;
+
+/** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
+export abstract class Model<Batch = TextBatch> {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+  /** All freezable layers in model order. */
+  readonly layers: readonly FreezableLayer[];
+
+  constructor(
+    readonly engine: Engine,
+    readonly specs: readonly ParameterSpec[],
+    weights: HostWeights,
+  ) {
+    const parameters = new Map<string, Parameter>();
+    try {
+      for (const { name, shape } of specs) {
+        const w = weights.get(name);
+        if (!w) throw new InvalidArgumentError(`no weights for parameter ${name}`);
+        parameters.set(name, new Parameter(name, engine.upload(w.data, shape, 'weights')));
+      }
+    } catch (error) {
+      for (const p of parameters.values()) engine.free(p.data);
+      throw error;
+    }
+    this.parameters = parameters;
+    this.layers = specs
+      .filter((s) => s.kind !== 'bias' && !s.alwaysTrains)
+      .map((s, index) => ({ index, name: s.name, kind: s.kind as LayerKind, shape: s.shape, parameters: s.shape.reduce((a, b) => a * b, 1) }));
+  }
+
+  /** Class logits (or scores) of a batch. @throws SequenceTooLongError */
+  abstract forward(ctx: ForwardContext, batch: Batch): Variable;
+
+  /** Logits and mean loss of a labelled batch. @throws LabelError, SequenceTooLongError; nothing was computed then. */
+  abstract forwardWithLoss(ctx: ForwardContext, batch: Batch): ModelOutput;
+
+  /** Examples and tokens (padding included) of a batch. */
+  abstract countOf(batch: Batch): { examples: number; tokens: number };
+
+  /** Copies all weights to the host. */
+  async weights(): Promise<Map<string, { shape: readonly number[]; data: Float32Array }>> {
+    const out = new Map<string, { shape: readonly number[]; data: Float32Array }>();
+    for (const p of this.parameters.values()) out.set(p.name, { shape: p.shape, data: (await this.engine.read(p.data)) as Float32Array });
+    return out;
+  }
+
+  /** Frees the weights. The model cannot be used afterwards. */
+  dispose(): void {
+    for (const p of this.parameters.values()) if (!p.data.freed) this.engine.free(p.data);
+  }
+
+  protected parameter(name: string): Parameter {
+    const p = this.parameters.get(name);
+    if (!p) throw new InvalidArgumentError(`this model has no parameter ${name}`);
+    return p;
+  }
+}
+
+/** Draws fresh weights: N(0, std²), ones or zeros, by a seeded stream of each parameter's own, so that adding one changes no other. */
+export function initialWeights(specs: readonly ParameterSpec[], std: number, seed: number): Map<string, { shape: readonly number[]; data: Float32Array }> {
+  return new Map(specs.map((s) => [s.name, { shape: s.shape, data: drawParameter(s, std, seed) }]));
+}
+
+/** One fresh parameter. */
+export function drawParameter(spec: ParameterSpec, std: number, seed: number): Float32Array {
+  const data = new Float32Array(spec.shape.reduce((a, b) => a * b, 1));
+  if (spec.init === 'ones') data.fill(1);
+  if (spec.init === 'normal') {
+    let h = seed >>> 0;
+    for (const ch of spec.name) h = (Math.imul(h ^ ch.charCodeAt(0), 0x01000193) + 0x9e3779b9) >>> 0;
+    const random = new Random(h);
+    for (let i = 0; i < data.length; i++) data[i] = std * random.normal();
+  }
+  return data;
+}
+
+/** Additive attention mask [B, 1, 1, T]: 0 for a real token, −10000 for padding; undefined when no token is padding. */
+export function uploadMask(engine: Engine, attentionMask: Int32Array, batchSize: number, length: number): DeviceTensor | undefined {
+  if (attentionMask.every((m) => m === 1)) return undefined;
+  return engine.upload(Float32Array.from(attentionMask, (m) => (1 - m) * -10000), [batchSize, 1, 1, length]);
+}
