@@ -47,8 +47,7 @@ export class InterLayerScheduling implements FreezePolicy {
   constructor(layers: readonly FreezableLayer[], options: IlsOptions) {
     checkFreezeRate(options.freezeRate);
     this.freezeRate = options.freezeRate;
-    // 0.95·100 is 95 but 0.29·100 is 28.999…: the product of two decimals is meant, so its rounding error is taken off first.
-    this.frozenCount = Math.floor(Number((options.freezeRate * layers.length).toPrecision(12)));
+    this.frozenCount = Math.floor(options.freezeRate * layers.length);
     if (options.initialMagnitudes) {
       if (options.initialMagnitudes.length !== layers.length)
         throw new InvalidArgumentError(`${options.initialMagnitudes.length} initial magnitudes for ${layers.length} layers`);

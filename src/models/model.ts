@@ -18,8 +18,13 @@ export interface ParameterSpec {
   readonly alwaysTrains?: boolean;
 }
 
+/** A batch of any kind: what evaluation needs of it. */
+export interface LabelledBatch {
+  readonly labels: Int32Array | Float32Array;
+}
+
 /** Tokenized text on the host; every array is row-major [batchSize, length]. */
-export interface TextBatch {
+export interface TextBatch extends LabelledBatch {
   readonly inputIds: Int32Array;
   readonly tokenTypeIds: Int32Array;
   /** 1 for a real token, 0 for padding. */
@@ -40,7 +45,7 @@ export interface ModelOutput {
 export type HostWeights = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>;
 
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
-export abstract class Model<Batch = TextBatch> {
+export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   readonly parameters: ReadonlyMap<string, Parameter>;
   /** All freezable layers in model order. */
   readonly layers: readonly FreezableLayer[];

@@ -1,0 +1,68 @@
+/**
+ * Bytes that BERT with a sequence-classification head keeps between forward and backward, from its shapes alone. N = B·T tokens, H hidden, F MLP width,
+ * A heads. Plain fine-tuning keeps 32NH + 8NF + 4BAT² + 16N per encoder layer; SlimFit 3NH + BAT² + NF/2, plus what its training layers add
+ * (paper §3.2–3.3, Table 1). Written apart from the tape, so that each can check the other.
+ */
+import type { BertConfig } from '../hub/config';
+import { type ActivationMode, SCHEMES } from '../tape/scheme';
+
+/** Where the bytes are. */
+export interface ActivationBytes {
+  readonly embeddings: number;
+  readonly encoderLayers: readonly number[];
+  readonly head: number;
+  readonly total: number;
+}
+
+/** What is asked about. */
+export interface ActivationBytesQuery {
+  readonly config: BertConfig;
+  readonly batchSize: number;
+  readonly length: number;
+  readonly mode: ActivationMode;
+  /** Whether a weight, by Hugging Face name, trains. */
+  readonly trains: (name: string) => boolean;
+  /** Whether dropout acts between pooler and classifier: its output is then a tensor of its own. */
+  readonly dropout: boolean;
+}
+
+/** Codes are packed into whole 32-bit words. */
+const words = (bytes: number): number => 4 * Math.ceil(bytes / 4);
+
+/** Bytes kept, by part of the model. Biases are taken to train, as in the paper, so that backward runs down to the embeddings. */
+export function bertActivationBytes(query: ActivationBytesQuery): ActivationBytes {
+  const { config: c, batchSize: B, length: T, mode, trains, dropout } = query;
+  const H = c.hiddenSize;
+  const F = c.intermediateSize;
+  const N = B * T;
+  const NH = N * H;
+  const paper = mode === 'paper';
+
+  const norm = (name: string): number => {
+    if (!paper) return 4 * NH + 8 * N;
+    return trains(`${name}.weight`) ? 4 * NH : 8 * Math.floor(SCHEMES.paper.frozenLayerNormShare! * NH) + 4 * N;
+  };
+  const encoderLayer = (i: number): number => {
+    const p = `bert.encoder.layer.${i}`;
+    const anyProjection = ['query', 'key', 'value'].some((n) => trains(`${p}.attention.self.${n}.weight`));
+    const probs = B * c.numAttentionHeads * T * T;
+    const staticBytes = paper
+      ? 3 * words(NH) + words(probs) + words(Math.ceil((N * F) / 2))
+      : 3 * 4 * NH + 4 * probs + 4 * N * F;
+    return (
+      staticBytes +
+      (anyProjection ? 4 * NH : 0) +
+      (trains(`${p}.attention.output.dense.weight`) ? 4 * NH : 0) +
+      norm(`${p}.attention.output.LayerNorm`) +
+      (trains(`${p}.intermediate.dense.weight`) ? 4 * NH : 0) +
+      (trains(`${p}.output.dense.weight`) ? (paper ? words(N * F) : 4 * N * F) : 0) +
+      norm(`${p}.output.LayerNorm`)
+    );
+  };
+  const embeddings = norm('bert.embeddings.LayerNorm');
+  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i) => encoderLayer(i));
+  const pooled = 4 * B * H;
+  const head =
+    pooled + (trains('bert.pooler.dense.weight') ? pooled : 0) + (dropout && trains('classifier.weight') ? pooled : 0);
+  return { embeddings, encoderLayers, head, total: embeddings + encoderLayers.reduce((a, b) => a + b, 0) + head };
+}

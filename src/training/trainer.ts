@@ -1,0 +1,389 @@
+/**
+ * The trainer: fine-tunes a model one step at a time, freezing what its policy says, and writes down what each step did.
+ *
+ * One step (ARCHITECTURE: "One training step"): the policy selects; forward keeps only what backward will need; the loss is looked at (a loss that is not
+ * finite stops here, nothing was changed); backward applies each weight gradient the moment it is complete and frees it; the policy learns the update
+ * magnitudes of the layers that trained; the history gets a record.
+ */
+import type { ColumnTable } from 'arquero';
+import type { DeviceTensor, Engine } from '../engine/engine';
+import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
+import { InterLayerScheduling } from '../freezing/ils';
+import type { FreezableLayer } from '../freezing/layer';
+import { NoFreezing } from '../freezing/none';
+import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
+import type { LabelledBatch, Model, TextBatch } from '../models/model';
+import { ForwardContext } from '../nn/context';
+import { AdamW, type AdamWSettings } from '../optim/adamw';
+import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
+import { Random } from '../random';
+import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import { layersTable } from '../inspect/tables';
+import { History } from './history';
+import { kernelCheckpoint } from './interrupt';
+import type { StepRecord } from './stepRecord';
+
+/** Examples that can be made into batches by their numbers. */
+export interface BatchSource<Batch> {
+  /** Number of examples. */
+  readonly size: number;
+  batch(indices: ArrayLike<number>): Batch;
+}
+
+/** What `evaluate` hands to the metric. */
+export interface Predictions {
+  /** [examples, numLabels], row-major. */
+  readonly logits: Float32Array;
+  readonly numLabels: number;
+  readonly labels: Int32Array | Float32Array;
+}
+
+/** Result of an evaluation. */
+export interface Evaluation {
+  readonly loss: number;
+  readonly examples: number;
+  /** By name, such as accuracy. */
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+/** Options of a run. */
+export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
+  readonly model: Model<Batch>;
+  readonly train: BatchSource<Batch>;
+  /** What `evaluate()` looks at when it is given nothing. */
+  readonly evaluation?: BatchSource<Batch>;
+  /** Turns predictions into numbers, such as the task's official metric. */
+  readonly metrics?: (predictions: Predictions) => Readonly<Record<string, number>>;
+  /** Examples per step. Default 32. */
+  readonly batchSize?: number;
+  /** Passes over the data, which set the length of the schedule. Default 3. */
+  readonly epochs?: number;
+  /** Length of the schedule in steps, instead of `epochs`. */
+  readonly totalSteps?: number;
+  /** Peak learning rate. Default 5e-5. */
+  readonly learningRate?: number;
+  /** `linear` (with `warmupSteps`), `constant`, one of the authors' forms, or a function of the step. Default `linear`. */
+  readonly schedule?: 'linear' | 'constant' | PaperSchedule | Schedule;
+  /** Steps of linear warm-up, for `linear`. Default 0. */
+  readonly warmupSteps?: number;
+  /** Share of the layers frozen in a step, in [0, 1). 0 is full fine-tuning. Default 0.9. */
+  readonly freezeRate?: number;
+  /** Another policy than inter-layer scheduling. */
+  readonly policy?: PolicyFactory;
+  /** Range of the initial distances: uniform in [0, this). Default 1e10 (the paper's for BERT). */
+  readonly initialMagnitudeScale?: number;
+  /** Weights that are no freezable layers but always train, by name (the paper's STS-B and CIFAR classifiers). */
+  readonly alwaysTrain?: readonly string[];
+  /** How activations are kept: `paper` (quantized and pruned) or `exact` (float32). Default `paper`. */
+  readonly mode?: ActivationMode;
+  readonly optimizer?: AdamWSettings;
+  /**
+   * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
+   */
+  readonly frozenParameters?: 'skip' | 'zerograd';
+  /** Whether dropout acts. Default true. */
+  readonly dropout?: boolean;
+  /** Seeds shuffling, dropout and the initial distances. Default 43 (the paper's for most tasks). */
+  readonly seed?: number;
+  /** Whether examples are shuffled in every epoch. Default true. */
+  readonly shuffle?: boolean;
+  /** Stops training at the next step boundary. */
+  readonly signal?: AbortSignal;
+  /** Told about things that work but are probably not meant. Default: console.warn. */
+  readonly onWarning?: (text: string) => void;
+}
+
+/** What the next step will do. */
+export interface StepPreview {
+  readonly step: number;
+  readonly epoch: number;
+  readonly learningRate: number;
+  readonly frozen: readonly FreezableLayer[];
+  readonly active: readonly FreezableLayer[];
+  /** Share of the layers' weights that trains. */
+  readonly trainedShare: number;
+}
+
+/** Fine-tunes a model with SlimFit. Owns the optimizer's moments: `dispose` frees them; the model stays its maker's. */
+export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
+  readonly model: Model<Batch>;
+  readonly engine: Engine;
+  /** The layers that the policy may freeze, in model order. */
+  readonly freezableLayers: readonly FreezableLayer[];
+  readonly history: History;
+  readonly policy: FreezePolicy;
+  readonly batchSize: number;
+  readonly stepsPerEpoch: number;
+  /** Length of the schedule. */
+  readonly totalSteps: number;
+  readonly seed: number;
+
+  private readonly options: TrainerOptions<Batch>;
+  private readonly scheme: ActivationScheme;
+  private readonly schedule: Schedule;
+  private readonly optimizer: AdamW;
+  private readonly layerOf: ReadonlyMap<string, number>;
+  private readonly warned = new Set<string>();
+  private order: { epoch: number; permutation: Int32Array } | undefined;
+  private next = 0;
+  private busy = false;
+
+  /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, no examples, an unknown name to train always. */
+  constructor(options: TrainerOptions<Batch>) {
+    const { model, train, epochs = 3, batchSize = 32, freezeRate = 0.9, seed = 43, alwaysTrain = [] } = options;
+    if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
+    if (!(train.size >= 1)) throw new InvalidArgumentError('no training examples');
+    if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
+    if (options.mode !== undefined && !(options.mode in SCHEMES)) throw new InvalidArgumentError(`mode is '${options.mode}'; it must be one of ${Object.keys(SCHEMES).join(', ')}`);
+    const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
+    if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
+    this.options = options;
+    this.model = model;
+    this.engine = model.engine;
+    this.batchSize = batchSize;
+    this.seed = seed;
+    this.stepsPerEpoch = Math.ceil(train.size / batchSize);
+    this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
+    this.schedule = scheduleOf(options, this.totalSteps);
+    this.scheme = SCHEMES[options.mode ?? 'paper'];
+    this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
+    this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
+    this.policy = options.policy
+      ? options.policy(this.freezableLayers)
+      : freezeRate === 0
+        ? new NoFreezing(this.freezableLayers)
+        : new InterLayerScheduling(this.freezableLayers, { freezeRate, seed, initialScale: options.initialMagnitudeScale });
+    this.optimizer = new AdamW(this.engine, options.optimizer);
+    this.history = new History(this.freezableLayers);
+    if (this.policy instanceof InterLayerScheduling && this.schedule(0) === 0)
+      this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
+  }
+
+  /** Number of the step that `step()` will run. */
+  get nextStep(): number {
+    return this.next;
+  }
+
+  /** What the next step will freeze, without running it. */
+  peek(): StepPreview {
+    const frozen = new Set(this.policy.select(this.next));
+    const of = (want: boolean) => this.freezableLayers.filter((l) => frozen.has(l.index) === want);
+    const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
+    const active = of(false);
+    return {
+      step: this.next,
+      epoch: Math.floor(this.next / this.stepsPerEpoch),
+      learningRate: this.schedule(this.next),
+      frozen: of(true),
+      active,
+      trainedShare: weights(active) / weights(this.freezableLayers),
+    };
+  }
+
+  /**
+   * Runs one training step.
+   * @throws LossNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
+   *   then as they were, and `step()` can be called again.
+   */
+  async step(): Promise<StepRecord> {
+    if (this.busy) throw new InvalidArgumentError('a step of this trainer is still running: await it before the next');
+    this.busy = true;
+    try {
+      await this.checkpoint();
+      return await this.runStep();
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
+  async *steps(count = Math.max(0, this.totalSteps - this.next)): AsyncGenerator<StepRecord, void, undefined> {
+    if (!(Number.isInteger(count) && count >= 0)) throw new InvalidArgumentError(`steps(${count}): it must be a whole number, 0 or more`);
+    for (let i = 0; i < count; i++) yield await this.step();
+  }
+
+  /** Loss and metrics over a data set: no dropout, nothing quantized, nothing kept. The history notes them at the current step. */
+  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation): Promise<Evaluation> {
+    if (!data || data.size === 0) throw new InvalidArgumentError('nothing to evaluate: give evaluate() a data set, or the trainer an `evaluation`');
+    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, () => this.checkpoint());
+    this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
+    return evaluation;
+  }
+
+  /** The present state of every freezable layer, one row each. */
+  layers(): ColumnTable {
+    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.policy.select(this.next));
+  }
+
+  /** How often the optimizer updated a parameter. */
+  stepCount(parameterName: string): number {
+    const p = this.model.parameters.get(parameterName);
+    if (!p) throw new InvalidArgumentError(`this model has no parameter ${parameterName}`);
+    return this.optimizer.stepCount(p);
+  }
+
+  /** Frees the optimizer's moments. */
+  dispose(): void {
+    this.optimizer.dispose();
+  }
+
+  private async runStep(): Promise<StepRecord> {
+    const { engine, model, policy, optimizer } = this;
+    const started = performance.now();
+    const step = this.next;
+    const epoch = Math.floor(step / this.stepsPerEpoch);
+    const learningRate = this.schedule(step);
+    const batch = this.options.train.batch(this.examplesOf(step));
+    const frozen = policy.select(step);
+    const active = this.markTraining(frozen);
+    const magnitudes: { layer: number; value: DeviceTensor }[] = [];
+    engine.resetPeak();
+    const ctx =
+      this.options.dropout === false ? ForwardContext.deterministic(engine, this.scheme) : ForwardContext.training(engine, this.scheme, this.seed, step);
+    try {
+      const out = model.forwardWithLoss(ctx, batch);
+      engine.free(out.logits.tensor);
+      const activationBytes = ctx.tape.ledger.totalBytes;
+      const loss = (await engine.read(out.loss.tensor))[0];
+      engine.free(out.loss.tensor);
+      if (!Number.isFinite(loss))
+        throw new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch`);
+
+      ctx.tape.backward(out.loss, (parameter, grad) => {
+        const layer = this.layerOf.get(parameter.name);
+        const value = optimizer.apply(parameter, grad, learningRate, layer !== undefined);
+        if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
+      });
+      if (this.options.frozenParameters === 'zerograd')
+        for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
+      policy.observe(step, await this.readMagnitudes(magnitudes));
+      this.next++;
+      const record: StepRecord = {
+        step,
+        epoch,
+        loss,
+        learningRate,
+        frozen,
+        active,
+        updateMagnitudes: policy.magnitudes,
+        activations: ctx.tape.ledger.entries,
+        activationBytes,
+        memory: engine.memory(),
+        milliseconds: performance.now() - started,
+        ...model.countOf(batch),
+      };
+      this.history.append(record);
+      return record;
+    } finally {
+      ctx.tape.dispose();
+      engine.free(...magnitudes.splice(0).map((m) => m.value));
+    }
+  }
+
+  /** One read-back for all magnitudes of the step. Frees nothing: the caller does. */
+  private async readMagnitudes(of: readonly { layer: number; value: DeviceTensor }[]): Promise<Map<number, number>> {
+    const out = new Map<number, number>();
+    if (of.length === 0) return out;
+    const { engine } = this;
+    const all = engine.scope(() =>
+      engine.concat(
+        of.map((m) => engine.reshape(m.value, [1])),
+        0,
+      ),
+    );
+    const values = await engine.read(all);
+    engine.free(all);
+    of.forEach(({ layer }, i) => {
+      out.set(layer, values[i]);
+      if (!Number.isFinite(values[i]))
+        this.warn(`${this.freezableLayers[layer].name} holds a weight of exactly 0, so its update magnitude is ${values[i]} and it trains in every step (as in the published code)`);
+    });
+    return out;
+  }
+
+  /** Marks what trains: every bias and always-trained weight, and the layers that are not frozen. @returns their indices */
+  private markTraining(frozen: readonly number[]): number[] {
+    const isFrozen = new Set(frozen);
+    const active: number[] = [];
+    for (const p of this.model.parameters.values()) {
+      const layer = this.layerOf.get(p.name);
+      p.trains = layer === undefined || !isFrozen.has(layer);
+      if (p.trains && layer !== undefined) active.push(layer);
+    }
+    return active.sort((a, b) => a - b);
+  }
+
+  /** Numbers of the examples of a step: a run over a fresh random order in every epoch. */
+  private examplesOf(step: number): Int32Array {
+    const n = this.options.train.size;
+    const epoch = Math.floor(step / this.stepsPerEpoch);
+    if (this.order?.epoch !== epoch)
+      this.order = {
+        epoch,
+        permutation: this.options.shuffle === false ? Int32Array.from({ length: n }, (_, i) => i) : new Random(this.seed + 2 ** 32 * (epoch + 1)).permutation(n),
+      };
+    const begin = (step % this.stepsPerEpoch) * this.batchSize;
+    return this.order.permutation.subarray(begin, begin + this.batchSize);
+  }
+
+  /** Lets the event loop turn, then stops if the run was interrupted. */
+  private async checkpoint(): Promise<void> {
+    await kernelCheckpoint();
+    if (this.options.signal?.aborted)
+      throw new InterruptedError(`training was stopped before step ${this.next}; the trainer can go on from there`, { cause: this.options.signal.reason });
+  }
+
+  private warn(text: string): void {
+    if (this.warned.has(text)) return;
+    this.warned.add(text);
+    (this.options.onWarning ?? ((t: string) => console.warn(`slimfit: ${t}`)))(text);
+  }
+}
+
+/** Loss and metrics of a model over a data set, in order, without dropout. */
+export async function evaluate<Batch extends LabelledBatch>(
+  model: Model<Batch>,
+  data: BatchSource<Batch>,
+  batchSize: number,
+  metrics?: (predictions: Predictions) => Readonly<Record<string, number>>,
+  checkpoint: () => Promise<void> = async () => {},
+): Promise<Evaluation> {
+  const { engine } = model;
+  let sum = 0;
+  let numLabels = 0;
+  const logits: Float32Array[] = [];
+  const labels: number[] = [];
+  for (let begin = 0; begin < data.size; begin += batchSize) {
+    await checkpoint();
+    const indices = Int32Array.from({ length: Math.min(batchSize, data.size - begin) }, (_, i) => begin + i);
+    const batch = data.batch(indices);
+    const ctx = ForwardContext.evaluation(engine);
+    try {
+      const out = model.forwardWithLoss(ctx, batch);
+      sum += (await engine.read(out.loss.tensor))[0] * indices.length;
+      logits.push((await engine.read(out.logits.tensor)) as Float32Array);
+      numLabels = out.logits.tensor.shape[1];
+      labels.push(...batch.labels);
+      engine.free(out.loss.tensor, out.logits.tensor);
+    } finally {
+      ctx.tape.dispose();
+    }
+  }
+  const all = new Float32Array(logits.reduce((n, l) => n + l.length, 0));
+  let at = 0;
+  for (const l of logits) {
+    all.set(l, at);
+    at += l.length;
+  }
+  const predictions: Predictions = { logits: all, numLabels, labels: numLabels === 1 ? Float32Array.from(labels) : Int32Array.from(labels) };
+  return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
+}
+
+function scheduleOf(o: Pick<TrainerOptions, 'schedule' | 'learningRate' | 'warmupSteps'>, total: number): Schedule {
+  const { schedule = 'linear', learningRate = 5e-5, warmupSteps = 0 } = o;
+  if (!(learningRate > 0 && Number.isFinite(learningRate))) throw new InvalidArgumentError(`learningRate is ${learningRate}; it must be a positive number`);
+  if (typeof schedule === 'function') return schedule;
+  if (schedule === 'linear') return linearSchedule(learningRate, total, warmupSteps);
+  if (schedule === 'constant') return constantSchedule(learningRate);
+  return paperSchedule(schedule, learningRate, total);
+}

@@ -1,0 +1,14 @@
+/** `npm run parity -- FOLDER`: replays golden values on every engine of this machine, one line of JSON per case; exit code 1 if any is not ok. */
+import { replayFolder } from './replay';
+
+const folder = process.argv[2];
+if (!folder) {
+  process.stderr.write('usage: npm run --silent parity -- FOLDER\n');
+  process.exit(2);
+}
+let bad = 0;
+for await (const line of replayFolder(folder, (text) => process.stderr.write(`${text}\n`))) {
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+  if (!line.ok) bad++;
+}
+process.exitCode = bad > 0 ? 1 : 0;
