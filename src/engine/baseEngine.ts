@@ -42,6 +42,18 @@ export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
 }
 
+/** Shape of a NumPy broadcast. @throws ShapeError */
+export function broadcast(a: readonly number[], b: readonly number[]): readonly number[] {
+  if (b.length === 0) return a;
+  const rank = Math.max(a.length, b.length);
+  return Array.from({ length: rank }, (_, i) => {
+    const x = a[i - rank + a.length] ?? 1;
+    const y = b[i - rank + b.length] ?? 1;
+    if (x !== y && x !== 1 && y !== 1) throw new ShapeError(`shapes [${a}] and [${b}] do not broadcast`);
+    return x === 1 ? y : x;
+  });
+}
+
 const zero = (): Record<Category, number> => ({ weights: 0, optimizer: 0, gradients: 0, activations: 0, workspace: 0 });
 
 /** Tensors, storages, scopes and bytes. `Raw` is the engine's own handle of a tensor. */

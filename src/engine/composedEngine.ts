@@ -1,0 +1,257 @@
+/**
+ * Every large operation of the contract, composed of primitives: an engine starts by writing the primitives and then overrides what
+ * it can do faster. This file is the readable version of each formula; overrides are checked against the same conformance suite.
+ */
+import { BaseEngine, sizeOf } from './baseEngine';
+import type {
+  AdamWOptions,
+  AdamWState,
+  Category,
+  DeviceTensor,
+  EncodedTensor,
+  Engine,
+  EngineName,
+  FixedPoint,
+  LossResult,
+  MatmulOptions,
+  RandomKey,
+  RowStats,
+  SparseTensor,
+} from './engine';
+
+/** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
+export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Engine {
+  abstract readonly name: EngineName;
+  abstract readonly device: string;
+
+  abstract upload(data: Float32Array | Int32Array, shape: readonly number[], category?: Category): DeviceTensor;
+  abstract full(shape: readonly number[], value: number, category?: Category): DeviceTensor;
+  abstract read(tensor: DeviceTensor): Promise<Float32Array | Int32Array>;
+
+  abstract add(a: DeviceTensor, b: DeviceTensor): DeviceTensor;
+  abstract sub(a: DeviceTensor, b: DeviceTensor): DeviceTensor;
+  abstract mul(a: DeviceTensor, b: DeviceTensor): DeviceTensor;
+  abstract div(a: DeviceTensor, b: DeviceTensor): DeviceTensor;
+  abstract affine(a: DeviceTensor, scale: number, shift?: number): DeviceTensor;
+  abstract abs(a: DeviceTensor): DeviceTensor;
+  abstract sqrt(a: DeviceTensor): DeviceTensor;
+  abstract exp(a: DeviceTensor): DeviceTensor;
+  abstract log(a: DeviceTensor): DeviceTensor;
+  abstract tanh(a: DeviceTensor): DeviceTensor;
+  abstract erf(a: DeviceTensor): DeviceTensor;
+  abstract sum(a: DeviceTensor, axis: number, keepDims?: boolean): DeviceTensor;
+  abstract mean(a: DeviceTensor, axis: number, keepDims?: boolean): DeviceTensor;
+  abstract max(a: DeviceTensor, axis: number, keepDims?: boolean): DeviceTensor;
+  abstract matmul(a: DeviceTensor, b: DeviceTensor, options?: MatmulOptions): DeviceTensor;
+  abstract transpose(a: DeviceTensor, perm: readonly number[]): DeviceTensor;
+  abstract slice(a: DeviceTensor, begin: readonly number[], size: readonly number[]): DeviceTensor;
+  abstract concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
+  abstract gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
+  abstract scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
+  abstract encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor;
+  abstract decode(x: EncodedTensor): DeviceTensor;
+  abstract topK(x: DeviceTensor, count: number): SparseTensor;
+
+  /** [n] int32 → [n, depth] float32: 1 at the id, 0 elsewhere; a row of zeros for an id outside [0, depth). */
+  protected abstract oneHot(ids: DeviceTensor, depth: number): DeviceTensor;
+  /** 1 where an int32 element differs from the value, else 0; float32. */
+  protected abstract differs(ids: DeviceTensor, value: number): DeviceTensor;
+  /** float32 of the shape: 1/(1 − p) with probability 1 − p, else 0; a pure function of key and element position. */
+  protected abstract dropoutMask(shape: readonly number[], p: number, key: RandomKey): DeviceTensor;
+
+  // ---- linear -----------------------------------------------------------------------------------------------------------
+  linear(x: DeviceTensor, weight: DeviceTensor, bias?: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const y = this.matmul(this.rows(x), weight, { transposeB: true });
+      return this.reshape(bias ? this.addBias(y, bias) : y, [...x.shape.slice(0, -1), weight.shape[0]]);
+    });
+  }
+
+  linearGradInput(grad: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.reshape(this.matmul(this.rows(grad), weight), [...grad.shape.slice(0, -1), weight.shape[1]]));
+  }
+
+  linearGradWeight(grad: DeviceTensor, x: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.matmul(this.rows(grad), this.rows(x), { transposeA: true }));
+  }
+
+  biasGrad(grad: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.sum(this.rows(grad), 0));
+  }
+
+  /** y + b: y [N, O], b [O]. */
+  protected addBias(y: DeviceTensor, bias: DeviceTensor): DeviceTensor {
+    return this.add(y, bias);
+  }
+
+  // ---- activations ------------------------------------------------------------------------------------------------------
+  gelu(x: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.mul(x, this.phi(x)));
+  }
+
+  geluGrad(grad: DeviceTensor, x: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const density = this.affine(this.exp(this.affine(this.mul(x, x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+      return this.mul(grad, this.add(this.phi(x), this.mul(x, density)));
+    });
+  }
+
+  geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
+    return this.scope(() => this.geluGrad(grad, this.decode(x)));
+  }
+
+  /** Φ(x) = (1 + erf(x/√2))/2. */
+  private phi(x: DeviceTensor): DeviceTensor {
+    return this.affine(this.erf(this.affine(x, Math.SQRT1_2)), 0.5, 0.5);
+  }
+
+  tanhGrad(grad: DeviceTensor, y: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.mul(grad, this.affine(this.mul(y, y), -1, 1)));
+  }
+
+  // ---- layer norm ---------------------------------------------------------------------------------------------------------
+  layerNorm(x: DeviceTensor, weight: DeviceTensor, bias: DeviceTensor, eps: number): DeviceTensor {
+    return this.scope(() => this.add(this.mul(this.normalize(x, this.rowStats(x, eps)), weight), bias));
+  }
+
+  rowStats(x: DeviceTensor, eps: number): RowStats {
+    return this.scope(() => {
+      const rows = this.rows(x);
+      const mean = this.mean(rows, 1, true);
+      const centred = this.sub(rows, mean);
+      const variance = this.mean(this.mul(centred, centred), 1, true);
+      return { mean, rstd: this.div(this.full([], 1), this.sqrt(this.affine(variance, 1, eps))) };
+    });
+  }
+
+  normalize(x: DeviceTensor, stats: RowStats): DeviceTensor {
+    return this.scope(() => this.reshape(this.mul(this.sub(this.rows(x), stats.mean), stats.rstd), x.shape));
+  }
+
+  layerNormGradInput(grad: DeviceTensor, normalized: DeviceTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const h = this.mul(this.rows(grad), weight);
+      const y = this.rows(normalized);
+      const along = this.mul(y, this.mean(this.mul(h, y), 1, true));
+      return this.reshape(this.mul(rstd, this.sub(this.sub(h, this.mean(h, 1, true)), along)), grad.shape);
+    });
+  }
+
+  layerNormGradWeight(grad: DeviceTensor, normalized: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.biasGrad(this.mul(grad, normalized)));
+  }
+
+  layerNormGradInputSparse(grad: DeviceTensor, normalized: SparseTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.layerNormGradInput(grad, this.densify(normalized), rstd, weight));
+  }
+
+  // ---- attention ------------------------------------------------------------------------------------------------------------
+  splitHeads(x: DeviceTensor, heads: number): DeviceTensor {
+    const [B, T, H] = x.shape;
+    return this.scope(() => this.transpose(this.reshape(x, [B, T, heads, H / heads]), [0, 2, 1, 3]));
+  }
+
+  mergeHeads(x: DeviceTensor): DeviceTensor {
+    const [B, A, T, d] = x.shape;
+    return this.scope(() => this.reshape(this.transpose(x, [0, 2, 1, 3]), [B, T, A * d]));
+  }
+
+  attentionProbs(q: DeviceTensor, k: DeviceTensor, scale: number, mask?: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const scores = this.matmul(this.affine(q, scale), k, { transposeB: true });
+      return this.softmax(mask ? this.add(scores, mask) : scores);
+    });
+  }
+
+  softmax(x: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const e = this.exp(this.sub(x, this.max(x, -1, true)));
+      return this.div(e, this.sum(e, -1, true));
+    });
+  }
+
+  softmaxGrad(grad: DeviceTensor, probs: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const t = this.mul(grad, probs);
+      return this.sub(t, this.mul(probs, this.sum(t, -1, true)));
+    });
+  }
+
+  // ---- embeddings, dropout ----------------------------------------------------------------------------------------------------
+  embeddingGrad(grad: DeviceTensor, ids: DeviceTensor, rows: number, paddingIndex?: number): DeviceTensor {
+    return this.scope(() => {
+      const flat = this.reshape(ids, [ids.size]);
+      const updates = this.rows(grad);
+      const counted = paddingIndex === undefined ? updates : this.mul(updates, this.reshape(this.differs(flat, paddingIndex), [ids.size, 1]));
+      return this.scatterAdd(counted, flat, rows);
+    });
+  }
+
+  dropout(x: DeviceTensor, p: number, key: RandomKey): DeviceTensor {
+    return this.scope(() => this.mul(x, this.dropoutMask(x.shape, p, key)));
+  }
+
+  // ---- losses ------------------------------------------------------------------------------------------------------------------
+  crossEntropy(logits: DeviceTensor, labels: DeviceTensor): LossResult {
+    // A label outside the classes (ignoreIndex) has a row of zeros in `target`: it adds nothing to loss, count or gradient.
+    return this.scope(() => {
+      const [n, C] = logits.shape;
+      const target = this.oneHot(labels, C);
+      const counted = this.sum(target, 1, true);
+      const count = this.sum(this.reshape(counted, [n]), 0);
+      const shifted = this.sub(logits, this.max(logits, 1, true));
+      const logZ = this.log(this.sum(this.exp(shifted), 1, true));
+      const logP = this.sub(shifted, logZ);
+      const total = this.sum(this.reshape(this.mul(target, logP), [n * C]), 0);
+      const grad = this.div(this.sub(this.mul(this.exp(logP), counted), target), count);
+      return { loss: this.div(this.affine(total, -1), count), grad };
+    });
+  }
+
+  meanSquaredError(x: DeviceTensor, target: DeviceTensor): LossResult {
+    return this.scope(() => {
+      const diff = this.sub(x, target);
+      return { loss: this.mean(this.reshape(this.mul(diff, diff), [x.size]), 0), grad: this.affine(diff, 2 / x.size) };
+    });
+  }
+
+  // ---- encodings, optimizer ---------------------------------------------------------------------------------------------------
+  densify(x: SparseTensor): DeviceTensor {
+    return this.scope(() => this.reshape(this.scatterAdd(x.values, x.indices, sizeOf(x.shape)), x.shape));
+  }
+
+  adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
+    return this.scope(() => {
+      const { weight, m, v } = state;
+      const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
+      const m1 = this.add(this.affine(m, o.beta1), this.affine(grad, 1 - o.beta1));
+      const v1 = this.add(this.affine(v, o.beta2), this.affine(this.mul(grad, grad), 1 - o.beta2));
+      const stepped = this.sub(weight, this.affine(this.div(m1, this.affine(this.sqrt(v1), 1, o.eps)), rate));
+      const w1 = o.weightDecay > 0 ? this.sub(stepped, this.affine(stepped, o.lr * o.weightDecay)) : stepped;
+      const magnitude = o.magnitude ? this.relativeChange(weight, w1) : undefined;
+      this.moveInto(weight, w1);
+      this.moveInto(m, m1);
+      this.moveInto(v, v1);
+      return magnitude;
+    });
+  }
+
+  /** mean(abs((before − after)/before)), a scalar. */
+  protected relativeChange(before: DeviceTensor, after: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const change = this.abs(this.div(this.sub(before, after), before));
+      return this.mean(this.reshape(change, [change.size]), 0);
+    });
+  }
+
+  /** Gives the values of a fresh tensor to a long-lived one. */
+  protected moveInto(target: DeviceTensor, fresh: DeviceTensor): void {
+    this.replaceRaw(target, this.rawView(this.raw(fresh), target.shape, target.dtype));
+  }
+
+  /** [..., K] seen as [N, K]. */
+  protected rows(x: DeviceTensor): DeviceTensor {
+    const K = x.shape[x.shape.length - 1];
+    return this.reshape(x, [x.size / K, K]);
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * TensorFlow's eager runtime through the native addon of `@tensorflow/tfjs-node-gpu`: raw operations on raw handles, without TensorFlow.js in between. The
+ * same addon serves CPU and GPU; `slimfit setup` builds it against a TensorFlow wheel.
+ */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import * as util from 'node:util';
+import { EngineUnavailableError } from '../../errors';
+
+/** Element types as TensorFlow numbers them (tensorflow/core/framework/types.proto). */
+export const TF_TYPE = { float: 1, int32: 3, uint8: 4, int8: 6, int64: 9, bool: 10, resource: 20 } as const;
+
+/** Kinds of attributes as the addon numbers them (TF_AttrType). */
+const ATTR = { string: 0, int: 1, float: 2, bool: 3, type: 4, shape: 5 } as const;
+
+/** One attribute of an operation. */
+export interface Attr {
+  readonly name: string;
+  readonly type: number;
+  readonly value: unknown;
+}
+
+/** What the addon offers. Handles are numbers; each must be deleted. */
+export interface TensorflowBinding {
+  createTensor(shape: readonly number[], dtype: number, values: Float32Array | Int32Array | Uint8Array): number;
+  deleteTensor(id: number): void;
+  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array;
+  executeOp(name: string, attrs: readonly Attr[], inputs: readonly number[], outputs: number): { id: number; shape: number[]; dtype: number }[];
+  isUsingGpuDevice(): boolean;
+  getNumOfTensors(): number;
+  TF_Version: string;
+}
+
+export const attr = {
+  type: (name: string, value: keyof typeof TF_TYPE): Attr => ({ name, type: ATTR.type, value: TF_TYPE[value] }),
+  bool: (name: string, value: boolean): Attr => ({ name, type: ATTR.bool, value }),
+  int: (name: string, value: number): Attr => ({ name, type: ATTR.int, value }),
+  float: (name: string, value: number): Attr => ({ name, type: ATTR.float, value }),
+  string: (name: string, value: string): Attr => ({ name, type: ATTR.string, value }),
+  shape: (name: string, value: readonly number[]): Attr => ({ name, type: ATTR.shape, value }),
+};
+
+/** Folder of the tfjs-node-gpu package, or undefined when it is not installed. */
+export function addonPackage(): string | undefined {
+  try {
+    return dirname(require.resolve('@tensorflow/tfjs-node-gpu/package.json'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where the addon lies once it is built. */
+export function addonPath(packageFolder: string): string {
+  return join(packageFolder, 'lib', 'napi-v8', 'tfjs_binding.node');
+}
+
+let loaded: TensorflowBinding | undefined;
+
+/** Loads the addon once. @throws EngineUnavailableError with the reason and what to do */
+export function loadTensorflow(): TensorflowBinding {
+  if (loaded) return loaded;
+  const folder = addonPackage();
+  if (!folder) throw new EngineUnavailableError('the package @tensorflow/tfjs-node-gpu is not installed: run `npm ci`');
+  const file = addonPath(folder);
+  if (!existsSync(file)) throw new EngineUnavailableError("TensorFlow's native addon is not built: run `npx slimfit setup`");
+  // TensorFlow greets on stderr; errors still come as exceptions.
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
+  // Node 23 dropped this; the package's JavaScript side, which a user may load as `tf`, still calls it.
+  (util as { isNullOrUndefined?: (v: unknown) => boolean }).isNullOrUndefined ??= (v) => v === null || v === undefined;
+  try {
+    loaded = require(file) as TensorflowBinding;
+  } catch (cause) {
+    throw new EngineUnavailableError(`TensorFlow's native addon does not load (${(cause as Error).message}): run \`npx slimfit setup\``, { cause });
+  }
+  return loaded;
+}
