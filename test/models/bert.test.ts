@@ -211,7 +211,7 @@ test('masked LM counts labelled positions only, and its tied table gets the sum 
     const model = new BertForMaskedLM(engine, config, weights);
     const ctx = ForwardContext.deterministic(engine, SCHEMES.exact);
     const out = model.forwardWithLoss(ctx, batch);
-    let grad = new Float32Array();
+    let grad: Float32Array = new Float32Array();
     const reads: Promise<void>[] = [];
     ctx.tape.backward(out.loss, (p, g) => p.name === name && reads.push(engine.read(g).then((d) => void (grad = d as Float32Array))));
     await Promise.all(reads);

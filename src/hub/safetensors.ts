@@ -1,0 +1,173 @@
+/**
+ * Reading and writing safetensors files (huggingface/safetensors, format version 0.3): 8 bytes of header length, a JSON header of
+ * {name: {dtype, shape, data_offsets}}, then the data without holes. A malformed file is refused before anything of its claimed size is allocated.
+ */
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { CheckpointError, FileMissingError, InvalidArgumentError } from '../errors';
+
+/** A tensor of a file, converted to 32-bit numbers: F16, BF16 and F64 to float32, I64 to int32 where it fits. */
+export interface StoredTensor {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array;
+}
+
+/** Bytes of one element. */
+const ITEM_BYTES: Readonly<Record<string, number>> = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4 };
+/** The reference implementation's own limit. */
+const MAX_HEADER_BYTES = 100_000_000;
+
+interface Entry {
+  readonly dtype: string;
+  readonly shape: number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Reads all tensors. @throws CheckpointError naming file and reason, FileMissingError */
+export async function readSafetensors(file: string): Promise<Map<string, StoredTensor>> {
+  let fd: number;
+  try {
+    fd = openSync(file, 'r');
+  } catch (cause) {
+    throw new FileMissingError(`cannot open ${file}: ${(cause as Error).message}`, { cause });
+  }
+  try {
+    const { entries, dataBegin } = readHeader(file, fd);
+    const out = new Map<string, StoredTensor>();
+    for (const [name, e] of entries) {
+      const bytes = new Uint8Array(e.end - e.begin);
+      readFully(file, fd, bytes, dataBegin + e.begin);
+      out.set(name, { dtype: e.dtype, shape: e.shape, data: convert(file, name, e.dtype, bytes) });
+    }
+    return out;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readHeader(file: string, fd: number): { entries: Map<string, Entry>; dataBegin: number } {
+  const bad = (reason: string): never => {
+    throw new CheckpointError(`${file}: ${reason}: the file is damaged or no safetensors file; download or save it again`);
+  };
+  const fileBytes = fstatSync(fd).size;
+  if (fileBytes < 8) bad(`only ${fileBytes} bytes long`);
+  const prefix = new Uint8Array(8);
+  readFully(file, fd, prefix, 0);
+  const claimed = new DataView(prefix.buffer).getBigUint64(0, true);
+  if (claimed > BigInt(MAX_HEADER_BYTES)) bad(`claims a header of ${claimed} bytes`);
+  const headerBytes = Number(claimed);
+  if (8 + headerBytes > fileBytes) bad(`claims a header of ${headerBytes} bytes, but the file has ${fileBytes}`);
+  const raw = new Uint8Array(headerBytes);
+  readFully(file, fd, raw, 8);
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(raw));
+  } catch {
+    bad('its header is no UTF-8 JSON');
+  }
+  if (header === null || typeof header !== 'object' || Array.isArray(header)) bad('its header is no JSON object');
+  const dataBytes = fileBytes - 8 - headerBytes;
+  const entries = new Map<string, Entry>();
+  const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
+  for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
+    if (name === '__metadata__') continue;
+    const { dtype, shape, data_offsets } = (value ?? {}) as Record<string, unknown>;
+    if (typeof dtype !== 'string' || !Object.hasOwn(ITEM_BYTES, dtype)) bad(`tensor ${name} has dtype ${String(dtype)}, not one of ${Object.keys(ITEM_BYTES).join(', ')}`);
+    if (!Array.isArray(shape) || !shape.every(isCount)) bad(`tensor ${name} has shape ${JSON.stringify(shape)}`);
+    if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isCount)) bad(`tensor ${name} has offsets ${JSON.stringify(data_offsets)}`);
+    const [begin, end] = data_offsets as [number, number];
+    const want = (shape as number[]).reduce((a, b) => a * b, 1) * ITEM_BYTES[dtype as string];
+    if (end - begin !== want) bad(`tensor ${name} of shape [${shape}] needs ${want} bytes, but its offsets span ${end - begin}`);
+    if (end > dataBytes) bad(`tensor ${name} ends at byte ${end} of the data, but there are ${dataBytes}`);
+    entries.set(name, { dtype: dtype as string, shape: shape as number[], begin, end });
+  }
+  let at = 0;
+  for (const [name, e] of [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)) {
+    if (e.begin !== at) bad(`tensor ${name} begins at byte ${e.begin}, but the one before ends at ${at}`);
+    at = e.end;
+  }
+  if (at !== dataBytes) bad(`${dataBytes} bytes of data, but its tensors cover ${at}`);
+  return { entries, dataBegin: 8 + headerBytes };
+}
+
+function readFully(file: string, fd: number, into: Uint8Array, position: number): void {
+  let got = 0;
+  while (got < into.length) {
+    const n = readSync(fd, into, got, into.length - got, position + got);
+    if (n === 0) throw new CheckpointError(`${file}: ends at byte ${position + got}, in the middle of a tensor: it was cut while it was read`);
+    got += n;
+  }
+}
+
+function convert(file: string, name: string, dtype: string, bytes: Uint8Array): Float32Array | Int32Array {
+  const { buffer } = bytes;
+  switch (dtype) {
+    case 'F32':
+      return new Float32Array(buffer);
+    case 'I32':
+      return new Int32Array(buffer);
+    case 'F64':
+      return Float32Array.from(new Float64Array(buffer));
+    case 'I64':
+      return Int32Array.from(new BigInt64Array(buffer), (v) => {
+        const n = Number(v);
+        if (n !== (n | 0)) throw new CheckpointError(`${file}: tensor ${name} holds ${v}, which does not fit 32 bits`);
+        return n;
+      });
+    case 'BF16': {
+      const out = new Uint32Array(bytes.length / 2);
+      new Uint16Array(buffer).forEach((v, i) => (out[i] = v << 16));
+      return new Float32Array(out.buffer);
+    }
+    default:
+      return Float32Array.from(new Uint16Array(buffer), halfToFloat);
+  }
+}
+
+/** IEEE half precision. */
+function halfToFloat(h: number): number {
+  const sign = h & 0x8000 ? -1 : 1;
+  const exponent = (h >> 10) & 31;
+  const fraction = h & 1023;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/**
+ * Writes float32 tensors, in the order given, through a temporary file that is synced and renamed: whoever reads the name sees the old file or the whole new one.
+ */
+export function writeSafetensors(file: string, tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>, metadata: Readonly<Record<string, string>> = { format: 'pt' }): void {
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  let at = 0;
+  for (const [name, { shape, data }] of tensors) {
+    if (shape.reduce((a, b) => a * b, 1) !== data.length) throw new InvalidArgumentError(`tensor ${name} has ${data.length} values for shape [${shape}]`);
+    header[name] = { dtype: 'F32', shape, data_offsets: [at, at + data.byteLength] };
+    at += data.byteLength;
+  }
+  // The data starts at a multiple of 8 bytes, the header filled up with spaces, as the reference writer does.
+  const json = Buffer.from(JSON.stringify(header));
+  const padded = Buffer.concat([json, Buffer.alloc((8 - (json.length % 8)) % 8, ' ')]);
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(padded.length));
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
+    const fd = openSync(temporary, 'w');
+    try {
+      const write = (b: Uint8Array) => {
+        for (let done = 0; done < b.length; ) done += writeSync(fd, b, done);
+      };
+      write(prefix);
+      write(padded);
+      for (const { data } of tensors.values()) write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, file);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+}
