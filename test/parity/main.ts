@@ -6,9 +6,17 @@ if (!folder) {
   process.stderr.write('usage: npm run --silent parity -- FOLDER\n');
   process.exit(2);
 }
-let bad = 0;
-for await (const line of replayFolder(folder, (text) => process.stderr.write(`${text}\n`))) {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
-  if (!line.ok) bad++;
+
+async function main(): Promise<void> {
+  let bad = 0;
+  for await (const line of replayFolder(folder, (text) => process.stderr.write(`${text}\n`))) {
+    process.stdout.write(`${JSON.stringify(line)}\n`);
+    if (!line.ok) bad++;
+  }
+  process.exitCode = bad > 0 ? 1 : 0;
 }
-process.exitCode = bad > 0 ? 1 : 0;
+
+main().catch((error: Error) => {
+  process.stderr.write(`${error.message}\n`);
+  process.exitCode = 1;
+});

@@ -21,20 +21,11 @@ export async function createTfjsEngine(backend: Backend): Promise<Engine> {
     wasm.setWasmPaths(`${join(dirname(require.resolve('@tensorflow/tfjs-backend-wasm/package.json')), 'dist')}/`);
     wasm.setThreadsCount(1);
   }
-  const started = await quietly(() => tf.setBackend(backend)).catch(() => false);
+  // Silences tfjs's greeting and its advice to install another backend.
+  tf.enableProdMode();
+  const started = await tf.setBackend(backend).catch(() => false);
   if (!started) throw new EngineUnavailableError(`TensorFlow.js's ${backend} backend does not start on this machine`);
   return new TfjsEngine(backend);
-}
-
-/** tfjs greets and warns on the console; an engine does not. */
-async function quietly<R>(fn: () => Promise<R>): Promise<R> {
-  const { warn, info } = console;
-  console.warn = console.info = () => {};
-  try {
-    return await fn();
-  } finally {
-    Object.assign(console, { warn, info });
-  }
 }
 
 class TfjsEngine extends ComposedEngine<tf.Tensor> {
