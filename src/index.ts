@@ -1,0 +1,56 @@
+/** Everything that `slimfit` offers, by what it is for. */
+
+// Engines: where tensors live and what computes.
+export { chooseEngine, engineChoice, type EngineChoice, type EngineReason } from './engine/choose';
+export { CATEGORIES, FIXED_POINT } from './engine/engine';
+export type {
+  AdamWOptions,
+  AdamWState,
+  Category,
+  DeviceTensor,
+  DType,
+  EncodedTensor,
+  Engine,
+  EngineName,
+  FixedPoint,
+  LossResult,
+  MatmulOptions,
+  MemoryReport,
+  RandomKey,
+  RowStats,
+  SparseTensor,
+} from './engine/engine';
+
+// Models.
+export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs } from './models/bert';
+export { initialWeights, Model } from './models/model';
+export type { HostWeights, LabelledBatch, ModelOutput, ParameterSpec, TextBatch } from './models/model';
+export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
+export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
+
+// Freezing.
+export type { FreezableLayer, LayerKind } from './freezing/layer';
+export type { FreezePolicy, PolicyFactory, PolicyState } from './freezing/policy';
+export { InterLayerScheduling, selectFrozen, type IlsOptions } from './freezing/ils';
+export { NoFreezing } from './freezing/none';
+
+// Training.
+export { evaluate, SlimFitTrainer } from './training/trainer';
+export type { BatchSource, Evaluation, Predictions, StepPreview, TrainerOptions } from './training/trainer';
+export type { StepRecord } from './training/stepRecord';
+export { History } from './training/history';
+export { AdamW, type AdamWSettings } from './optim/adamw';
+export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, type Schedule } from './optim/schedules';
+export { Random } from './random';
+
+// Activations: what is kept for backward, and why.
+export { ForwardContext } from './nn/context';
+export { ActivationLedger } from './tape/ledger';
+export { Parameter } from './tape/parameter';
+export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type Variable } from './tape/tape';
+export type { ActivationEncoding, ActivationRole, LedgerEntry } from './tape/roles';
+export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
+export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery } from './memory/activationBytes';
+
+// Errors.
+export * from './errors';
