@@ -1,0 +1,170 @@
+/**
+ * The thread that holds all five ZeroMQ sockets. Code of the user never runs here, so a long step never silences the kernel: kernel_info, heartbeat,
+ * interrupt and shutdown are answered at once.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { Publisher, Reply, Router } from 'zeromq';
+import type { FromIo, IoSetup, ToIo } from './ioMessages';
+import { type Header, Wire } from './wire';
+
+/** Printed text is sent at most this often, because Jupyter drops streams over 1,000 messages a second. */
+const STREAM_MS = 40;
+/** How long a blocked main thread is waited for at shutdown. */
+const SHUTDOWN_MS = 1500;
+
+const { connection, interrupts, kernelInfo } = workerData as IoSetup;
+const port = parentPort!;
+const wire = new Wire(connection);
+const flag = new Int32Array(interrupts);
+const tell = (m: FromIo) => port.postMessage(m);
+
+const shell = new Router();
+const control = new Router();
+const stdin = new Router();
+const heartbeat = new Reply();
+const iopub = new Publisher({ linger: 1000, sendHighWaterMark: 0 });
+const routers = { shell, control };
+
+/** ZeroMQ takes one message at a time from each socket: sends are queued. */
+function sender(socket: Router | Publisher): (frames?: Buffer[]) => Promise<void> {
+  let tail = Promise.resolve();
+  return (frames) =>
+    (tail = tail
+      .then(() => (frames ? socket.send(frames) : undefined))
+      .catch((e: Error) => tell({ kind: 'log', text: `send: ${e.message}` })));
+}
+const send = { shell: sender(shell), control: sender(control), iopub: sender(iopub) };
+
+// ---- printed text, in batches of one cell and one stream
+let pending: { name: 'stdout' | 'stderr'; text: string; parent: Header } | undefined;
+let timer: NodeJS.Timeout | undefined;
+let lastFlush = 0;
+
+function flush(): void {
+  clearTimeout(timer);
+  timer = undefined;
+  lastFlush = Date.now();
+  if (pending) void send.iopub(wire.encode('stream', { name: pending.name, text: pending.text }, pending.parent));
+  pending = undefined;
+}
+
+function stream(name: 'stdout' | 'stderr', text: string, parent: Header): void {
+  if (pending && (pending.name !== name || pending.parent.msg_id !== parent.msg_id)) flush();
+  pending ??= { name, text: '', parent };
+  pending.text += text;
+  if (Date.now() - lastFlush > STREAM_MS || pending.text.length > 100_000) flush();
+  else timer ??= setTimeout(flush, STREAM_MS);
+}
+
+// ---- publishing
+let running: Header | undefined;
+
+function publish(type: string, content: object, parent: Header | undefined, metadata?: object): void {
+  flush();
+  void send.iopub(wire.encode(type, content, parent, [], metadata));
+  if (type === 'execute_input') running = parent;
+  else if (type === 'status' && (content as { execution_state: string }).execution_state === 'idle' && running) {
+    if (parent?.msg_id === running.msg_id) running = undefined;
+    // The idle of another request makes JupyterLab show 'idle' in the middle of a training run.
+    else void send.iopub(wire.encode('status', { execution_state: 'busy' }, running));
+  }
+}
+
+async function leave(): Promise<void> {
+  flush();
+  await Promise.all([send.shell(), send.control(), send.iopub()]);
+  // Sockets first, then the thread, then the process: in another order ZeroMQ aborts.
+  for (const s of [shell, control, stdin, heartbeat, iopub]) s.close();
+  clearInterval(orphanCheck);
+  setTimeout(() => process.exit(0), 30);
+}
+
+port.on('message', (m: ToIo) => {
+  switch (m.kind) {
+    case 'publish':
+      return publish(m.type, m.content, m.parent, m.metadata);
+    case 'stream':
+      return stream(m.name, m.text, m.parent);
+    case 'reply':
+      flush();
+      return void send[m.to.channel](wire.encode(m.type, m.content, m.to.header, m.to.identities));
+    case 'exit':
+      return void leave();
+  }
+});
+
+// ---- requests
+/** Requests that are answered here; the others go to the thread that runs user code. */
+const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: Header) => object | undefined>> = {
+  kernel_info_request: () => kernelInfo,
+  comm_info_request: () => ({ status: 'ok', comms: {} }),
+  history_request: () => ({ status: 'ok', history: [] }),
+  comm_open: (content, header) => {
+    publish('comm_close', { comm_id: content.comm_id, data: {} }, header);
+    return undefined;
+  },
+  comm_msg: () => undefined,
+  comm_close: () => undefined,
+  interrupt_request: () => {
+    Atomics.add(flag, 0, 1);
+    // SIGINT to ourselves breaks a cell that loops without ever awaiting; Windows would end the process.
+    if (process.platform === 'win32') tell({ kind: 'interrupt' });
+    else process.kill(process.pid, 'SIGINT');
+    return { status: 'ok' };
+  },
+  shutdown_request: (content) => {
+    tell({ kind: 'shutdown' });
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), SHUTDOWN_MS);
+    return { status: 'ok', restart: content.restart === true };
+  },
+};
+
+async function listen(channel: 'shell' | 'control'): Promise<void> {
+  for await (const frames of routers[channel]) {
+    let message: ReturnType<Wire['decode']>;
+    try {
+      message = wire.decode(frames);
+    } catch (error) {
+      tell({ kind: 'log', text: `dropped on ${channel}: ${(error as Error).message}` });
+      continue;
+    }
+    const { header, content, identities } = message;
+    if (!Object.hasOwn(QUICK, header.msg_type)) {
+      tell({ kind: 'request', request: { ...message, channel, interruptsBefore: Atomics.load(flag, 0) } });
+      continue;
+    }
+    publish('status', { execution_state: 'busy' }, header);
+    const reply = QUICK[header.msg_type](content, header);
+    if (reply) void send[channel](wire.encode(header.msg_type.replace('_request', '_reply'), reply, header, identities));
+    publish('status', { execution_state: 'idle' }, header);
+  }
+}
+
+async function beat(): Promise<void> {
+  for await (const m of heartbeat) await heartbeat.send(m);
+}
+
+/** The Jupyter server died: do not stay behind as an orphan. */
+const parent = process.ppid;
+const orphanCheck = setInterval(() => {
+  if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL');
+}, 2000);
+
+async function start(): Promise<void> {
+  const address = (p: number) => `${connection.transport}://${connection.ip}:${p}`;
+  await Promise.all([
+    shell.bind(address(connection.shell_port)),
+    control.bind(address(connection.control_port)),
+    stdin.bind(address(connection.stdin_port)),
+    heartbeat.bind(address(connection.hb_port)),
+    iopub.bind(address(connection.iopub_port)),
+  ]);
+  tell({ kind: 'bound' });
+  publish('status', { execution_state: 'starting' }, undefined);
+  await Promise.all([listen('shell'), listen('control'), beat()]);
+}
+
+start().catch((error: Error) => {
+  if (/closed/i.test(error.message)) return;
+  tell({ kind: 'log', text: error.stack ?? error.message });
+});
