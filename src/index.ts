@@ -24,7 +24,7 @@ export type {
 // Models.
 export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs } from './models/bert';
 export { initialWeights, Model } from './models/model';
-export type { HostWeights, LabelledBatch, ModelOutput, ParameterSpec, TextBatch } from './models/model';
+export type { BatchSource, HostWeights, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
 export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
@@ -36,7 +36,7 @@ export { NoFreezing } from './freezing/none';
 
 // Training.
 export { evaluate, SlimFitTrainer } from './training/trainer';
-export type { BatchSource, Evaluation, Predictions, StepPreview, TrainerOptions } from './training/trainer';
+export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
 export type { StepRecord } from './training/stepRecord';
 export { History } from './training/history';
 export { AdamW, type AdamWSettings } from './optim/adamw';

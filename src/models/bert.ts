@@ -2,9 +2,11 @@
  * BERT (Devlin et al. 2019): post-norm encoder over word + position + token-type embeddings, with the heads that fine-tuning needs.
  * Parameter names are the Hugging Face Hub's. Dropout follows the scheme (see selfAttention.ts).
  */
+import { chooseEngine } from '../engine/choose';
 import type { DeviceTensor, Engine } from '../engine/engine';
-import { LabelError, SequenceTooLongError, ShapeError } from '../errors';
-import type { BertConfig } from '../hub/config';
+import { InvalidArgumentError, LabelError, SequenceTooLongError, ShapeError } from '../errors';
+import { type BertConfig, defaultLabels, parseBertConfig, serializeBertConfig } from '../hub/config';
+import { readConfig, readWeights, writeFolder } from '../hub/folder';
 import { add, dropout, gelu, tanh } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import { addPositions, Embedding } from '../nn/embedding';
@@ -14,7 +16,52 @@ import { crossEntropy, meanSquaredError } from '../nn/losses';
 import { selectRows } from '../nn/select';
 import { selfAttention } from '../nn/selfAttention';
 import type { Variable } from '../tape/tape';
-import { type HostWeights, Model, type ModelOutput, type ParameterSpec, type TextBatch, uploadMask } from './model';
+import { drawParameter, type HostWeights, initialWeights, Model, type ModelOutput, type ParameterSpec, type TextBatch, uploadMask } from './model';
+
+/** Options of `fromPretrained`. */
+export interface FromPretrainedOptions {
+  /** Where the model lives. Default: the best engine of this machine. */
+  readonly engine?: Engine;
+  /** Outputs of the head. Default: what config.json says. A head of another size is replaced by a fresh one. */
+  readonly numLabels?: number;
+  /** Names of the labels by index. Default: config.json's, or LABEL_0, … */
+  readonly labels?: readonly string[];
+  /** Seeds what must be drawn afresh. Default 43. */
+  readonly seed?: number;
+  /** Told what was drawn afresh or ignored. Default: console.warn. */
+  readonly onNotice?: (text: string) => void;
+}
+
+/** Whatever can write a tokenizer's files beside a model. */
+export interface SavesItself {
+  save(folder: string): void;
+}
+
+/** A folder's config with the labels that the options ask for. */
+function configOf(folder: string, options: FromPretrainedOptions): BertConfig {
+  const stored = parseBertConfig(readConfig(folder));
+  const numLabels = options.numLabels ?? options.labels?.length ?? stored.numLabels;
+  if (!(Number.isInteger(numLabels) && numLabels >= 1)) throw new InvalidArgumentError(`numLabels is ${numLabels}; it must be a whole number of at least 1`);
+  const names = options.labels ? Object.fromEntries(options.labels.map((l, i) => [i, l])) : numLabels === stored.numLabels ? stored.id2label : defaultLabels(numLabels);
+  return { ...stored, numLabels, id2label: names };
+}
+
+/** Config and weights of a folder for one kind of head, everything checked. */
+async function load(folder: string, specsOf: (c: BertConfig) => ParameterSpec[], options: FromPretrainedOptions): Promise<{ config: BertConfig; weights: HostWeights }> {
+  const { seed = 43, onNotice = (t: string) => console.warn(`slimfit: ${t}`) } = options;
+  const config = configOf(folder, options);
+  const specs = specsOf(config);
+  const isHead = (n: string) => /^(bert\.pooler|classifier|cls)\./.test(n);
+  const { weights, fresh, ignored } = await readWeights(folder, specs, 'bert.', {
+    isHead,
+    isOtherHead: (n) => /^(bert\.pooler|pooler|classifier|cls|qa_outputs)\./.test(n),
+    replaceHead: options.numLabels !== undefined || options.labels !== undefined,
+  });
+  for (const spec of specs) if (fresh.includes(spec.name)) weights.set(spec.name, { shape: spec.shape, data: drawParameter(spec, config.initializerRange, seed) });
+  if (fresh.length > 0) onNotice(`drawn afresh, since ${folder} has none that fit: ${fresh.join(', ')}`);
+  if (ignored.length > 0) onNotice(`of ${folder}, not used by this model: ${ignored.join(', ')}`);
+  return { config, weights };
+}
 
 /** Label of a token that does not count in masked LM. */
 export const IGNORED_LABEL = -100;
@@ -154,6 +201,15 @@ export abstract class BertModel extends Model<TextBatch> {
     );
   }
 
+  /** Name of the class in Hugging Face's library. */
+  protected abstract readonly architecture: string;
+
+  /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the tokenizer's files if one is given. */
+  async savePretrained(folder: string, tokenizer?: SavesItself): Promise<void> {
+    writeFolder(folder, serializeBertConfig(this.config, this.architecture), await this.weights());
+    tokenizer?.save(folder);
+  }
+
   countOf(batch: TextBatch): { examples: number; tokens: number } {
     return { examples: batch.batchSize, tokens: batch.batchSize * batch.length };
   }
@@ -215,8 +271,29 @@ export abstract class BertModel extends Model<TextBatch> {
 
 /** BERT with a linear head on the pooled first token: class indices (cross-entropy), or one score (squared error). */
 export class BertForSequenceClassification extends BertModel {
+  protected readonly architecture = 'BertForSequenceClassification';
   private readonly pooler: Linear;
   private readonly classifier: Linear;
+
+  /**
+   * Loads a Hugging Face folder. Parts of the head that the checkpoint lacks are drawn afresh, and `onNotice` is told.
+   * @throws FileMissingError, CheckpointError, CheckpointKeysError, ShapeError, UnsupportedModelError; nothing is left on the device then
+   */
+  static async fromPretrained(folder: string, options: FromPretrainedOptions = {}): Promise<BertForSequenceClassification> {
+    const { config, weights } = await load(folder, sequenceClassificationSpecs, options);
+    return new BertForSequenceClassification(options.engine ?? (await chooseEngine()), config, weights);
+  }
+
+  /** A fresh model of the shape that a folder's config.json describes; its weights, if any, are not read. */
+  static async fromConfigFolder(folder: string, options: FromPretrainedOptions = {}): Promise<BertForSequenceClassification> {
+    const config = configOf(folder, options);
+    return BertForSequenceClassification.fresh(options.engine ?? (await chooseEngine()), config, options.seed);
+  }
+
+  /** A fresh model: weights N(0, initializerRange²), biases 0, norms 1. */
+  static fresh(engine: Engine, config: BertConfig, seed = 43): BertForSequenceClassification {
+    return new BertForSequenceClassification(engine, config, initialWeights(sequenceClassificationSpecs(config), config.initializerRange, seed));
+  }
 
   constructor(engine: Engine, config: BertConfig, weights: HostWeights) {
     super(engine, config, sequenceClassificationSpecs(config), weights);
@@ -270,9 +347,24 @@ export class BertForSequenceClassification extends BertModel {
  * not −100, in order.
  */
 export class BertForMaskedLM extends BertModel {
+  protected readonly architecture = 'BertForMaskedLM';
   private readonly transform: Linear;
   private readonly transformNorm: LayerNorm;
   private readonly decoder: Linear;
+
+  /**
+   * Loads a Hugging Face folder. Parts of the head that the checkpoint lacks are drawn afresh, and `onNotice` is told.
+   * @throws FileMissingError, CheckpointError, CheckpointKeysError, ShapeError, UnsupportedModelError; nothing is left on the device then
+   */
+  static async fromPretrained(folder: string, options: FromPretrainedOptions = {}): Promise<BertForMaskedLM> {
+    const { config, weights } = await load(folder, maskedLmSpecs, options);
+    return new BertForMaskedLM(options.engine ?? (await chooseEngine()), config, weights);
+  }
+
+  /** A fresh model: weights N(0, initializerRange²), biases 0, norms 1. */
+  static fresh(engine: Engine, config: BertConfig, seed = 43): BertForMaskedLM {
+    return new BertForMaskedLM(engine, config, initialWeights(maskedLmSpecs(config), config.initializerRange, seed));
+  }
 
   constructor(engine: Engine, config: BertConfig, weights: HostWeights) {
     super(engine, config, maskedLmSpecs(config), weights);

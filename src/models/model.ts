@@ -35,6 +35,21 @@ export interface TextBatch extends LabelledBatch {
   readonly length: number;
 }
 
+/** Examples that can be made into batches by their numbers. */
+export interface BatchSource<Batch> {
+  /** Number of examples. */
+  readonly size: number;
+  batch(indices: ArrayLike<number>): Batch;
+}
+
+/** What `evaluate` hands to the metric. */
+export interface Predictions {
+  /** [examples, numLabels], row-major. */
+  readonly logits: Float32Array;
+  readonly numLabels: number;
+  readonly labels: Int32Array | Float32Array;
+}
+
 /** Result of a forward pass with labels. The caller frees both tensors. */
 export interface ModelOutput {
   readonly loss: Variable;

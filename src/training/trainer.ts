@@ -12,7 +12,7 @@ import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
-import type { LabelledBatch, Model, TextBatch } from '../models/model';
+import type { BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
@@ -22,21 +22,6 @@ import { layersTable } from '../inspect/tables';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
 import type { StepRecord } from './stepRecord';
-
-/** Examples that can be made into batches by their numbers. */
-export interface BatchSource<Batch> {
-  /** Number of examples. */
-  readonly size: number;
-  batch(indices: ArrayLike<number>): Batch;
-}
-
-/** What `evaluate` hands to the metric. */
-export interface Predictions {
-  /** [examples, numLabels], row-major. */
-  readonly logits: Float32Array;
-  readonly numLabels: number;
-  readonly labels: Int32Array | Float32Array;
-}
 
 /** Result of an evaluation. */
 export interface Evaluation {
@@ -202,10 +187,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     for (let i = 0; i < count; i++) yield await this.step();
   }
 
-  /** Loss and metrics over a data set: no dropout, nothing quantized, nothing kept. The history notes them at the current step. */
-  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation): Promise<Evaluation> {
+  /**
+   * Loss and metrics over a data set: no dropout, nothing quantized, nothing kept. The history notes them at the current step.
+   * @param options `ignoreSignal`: also after the trainer's signal has stopped training
+   */
+  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false } = {}): Promise<Evaluation> {
     if (!data || data.size === 0) throw new InvalidArgumentError('nothing to evaluate: give evaluate() a data set, or the trainer an `evaluation`');
-    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, () => this.checkpoint());
+    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint());
     this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
     return evaluation;
   }

@@ -3,11 +3,11 @@ import type { Engine } from '../../src/engine/engine';
 import { InterLayerScheduling } from '../../src/freezing/ils';
 import { parseBertConfig } from '../../src/hub/config';
 import { BertForSequenceClassification } from '../../src/models/bert';
-import type { HostWeights, Model, TextBatch } from '../../src/models/model';
+import type { BatchSource, HostWeights, Model, TextBatch } from '../../src/models/model';
 import { ForwardContext } from '../../src/nn/context';
 import type { LedgerEntry } from '../../src/tape/roles';
 import { SCHEMES } from '../../src/tape/scheme';
-import { type BatchSource, SlimFitTrainer } from '../../src/training/trainer';
+import { SlimFitTrainer } from '../../src/training/trainer';
 import { type GoldenCase, type GoldenFile, type GoldenModel, type GoldenRun, norm, relativeL2 } from './golden';
 
 /** One line of output: errors are relative unless their name says otherwise. */

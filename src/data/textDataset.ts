@@ -1,0 +1,59 @@
+/** Labelled texts as token ids, ready to be made into batches. */
+import { InvalidArgumentError } from '../errors';
+import type { BatchSource, TextBatch } from '../models/model';
+import type { Example } from './glue';
+import type { Encoding, Tokenizer } from './tokenizer';
+
+/** How texts become batches. */
+export interface TextDatasetOptions {
+  /** Most tokens of a sequence. Default 128 (the paper's for GLUE). */
+  readonly maxLength?: number;
+  /** Whether every batch is `maxLength` long (as in the paper) or as long as its longest sequence. Default `max`. */
+  readonly padding?: 'max' | 'longest';
+  /** Whether labels are scores. Default: whether any is no whole number. */
+  readonly regression?: boolean;
+}
+
+/** Tokenized examples. */
+export class TextDataset implements BatchSource<TextBatch> {
+  private readonly encodings: readonly Encoding[];
+  private readonly maxLength: number;
+  private readonly padding: 'max' | 'longest';
+  private readonly regression: boolean;
+  private readonly padTokenId: number;
+
+  constructor(
+    readonly examples: readonly Example[],
+    tokenizer: Tokenizer,
+    options: TextDatasetOptions = {},
+  ) {
+    this.maxLength = options.maxLength ?? 128;
+    this.padding = options.padding ?? 'max';
+    this.regression = options.regression ?? examples.some((e) => !Number.isInteger(e.label));
+    this.padTokenId = tokenizer.padTokenId;
+    this.encodings = examples.map((e) => tokenizer.encode(e.text, e.pair, { maxLength: this.maxLength }));
+  }
+
+  get size(): number {
+    return this.examples.length;
+  }
+
+  batch(indices: ArrayLike<number>): TextBatch {
+    const rows = Array.from(indices, (i) => {
+      if (!(i >= 0 && i < this.size)) throw new InvalidArgumentError(`example ${i} of a data set of ${this.size}`);
+      return i;
+    });
+    const length = this.padding === 'max' ? this.maxLength : Math.max(...rows.map((i) => this.encodings[i].inputIds.length));
+    const inputIds = new Int32Array(rows.length * length).fill(this.padTokenId);
+    const tokenTypeIds = new Int32Array(rows.length * length);
+    const attentionMask = new Int32Array(rows.length * length);
+    rows.forEach((i, row) => {
+      const e = this.encodings[i];
+      inputIds.set(e.inputIds, row * length);
+      tokenTypeIds.set(e.tokenTypeIds, row * length);
+      attentionMask.fill(1, row * length, row * length + e.inputIds.length);
+    });
+    const labels = rows.map((i) => this.examples[i].label);
+    return { inputIds, tokenTypeIds, attentionMask, labels: this.regression ? Float32Array.from(labels) : Int32Array.from(labels), batchSize: rows.length, length };
+  }
+}

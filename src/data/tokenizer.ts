@@ -1,0 +1,182 @@
+/**
+ * BERT's WordPiece tokenizer, by Hugging Face's own library. This file reads and writes the folder's files, and puts sequences together:
+ * [CLS] a [SEP] or [CLS] a [SEP] b [SEP], truncated longest first, padded.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { Tokenizer as WordPiece } from '@huggingface/tokenizers';
+import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError } from '../errors';
+
+/** Token ids of one text or pair, with special tokens. */
+export interface Encoding {
+  readonly inputIds: readonly number[];
+  readonly tokenTypeIds: readonly number[];
+}
+
+/** How long sequences are treated. */
+export interface EncodeOptions {
+  /** Most tokens, special ones included. Default: no limit. */
+  readonly maxLength?: number;
+  /** Whether longer sequences are cut (the longer text first); else they are an error. Default true. */
+  readonly truncation?: boolean;
+}
+
+/** Which token is which. */
+const SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
+type Special = (typeof SPECIAL)[number];
+
+/** Options of a tokenizer that is made from a vocabulary. */
+export interface VocabularyOptions {
+  /** Whether text is lower-cased and stripped of accents (uncased models). Default true. */
+  readonly lowerCase?: boolean;
+}
+
+/** A WordPiece tokenizer. */
+export class Tokenizer {
+  private readonly special: Readonly<Record<Special, number>>;
+
+  private constructor(
+    private readonly wordPiece: WordPiece,
+    private readonly json: Record<string, unknown>,
+    private readonly lowerCase: boolean,
+  ) {
+    const missing = SPECIAL.filter((t) => wordPiece.token_to_id(t) === undefined);
+    if (missing.length > 0) throw new CheckpointError(`the vocabulary has no ${missing.join(', ')}: is it BERT's?`);
+    this.special = Object.fromEntries(SPECIAL.map((t) => [t, wordPiece.token_to_id(t)!])) as Record<Special, number>;
+  }
+
+  /** Reads `tokenizer.json`, else `vocab.txt` (with `do_lower_case` of `tokenizer_config.json`). @throws FileMissingError, CheckpointError */
+  static fromFolder(folder: string): Tokenizer {
+    const file = (name: string) => path.join(folder, name);
+    const settings = existsSync(file('tokenizer_config.json')) ? readJson(file('tokenizer_config.json')) : {};
+    if (existsSync(file('tokenizer.json'))) {
+      const json = readJson(file('tokenizer.json'));
+      const normalizer = json.normalizer as { lowercase?: boolean } | undefined;
+      try {
+        return new Tokenizer(new WordPiece(json, settings), json, normalizer?.lowercase ?? true);
+      } catch (cause) {
+        throw new CheckpointError(`${file('tokenizer.json')}: ${(cause as Error).message}`, { cause });
+      }
+    }
+    if (!existsSync(file('vocab.txt'))) throw new FileMissingError(`neither tokenizer.json nor vocab.txt in ${folder}`);
+    const tokens = readFileSync(file('vocab.txt'), 'utf8').split(/\r?\n/);
+    if (tokens.at(-1) === '') tokens.pop();
+    return Tokenizer.fromVocabulary(tokens, { lowerCase: (settings.do_lower_case as boolean | undefined) ?? true });
+  }
+
+  /** A tokenizer of a list of tokens, by id. Continuations begin with `##`. */
+  static fromVocabulary(tokens: readonly string[], { lowerCase = true }: VocabularyOptions = {}): Tokenizer {
+    const id = (t: string): number => {
+      const i = tokens.indexOf(t);
+      if (i < 0) throw new CheckpointError(`the vocabulary has no ${t}: is it BERT's?`);
+      return i;
+    };
+    const json = {
+      version: '1.0',
+      truncation: null,
+      padding: null,
+      added_tokens: SPECIAL.map((content) => ({ id: id(content), content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true })),
+      normalizer: { type: 'BertNormalizer', clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: lowerCase },
+      pre_tokenizer: { type: 'BertPreTokenizer' },
+      post_processor: {
+        type: 'TemplateProcessing',
+        single: [special('[CLS]', 0), sequence('A', 0), special('[SEP]', 0)],
+        pair: [special('[CLS]', 0), sequence('A', 0), special('[SEP]', 0), sequence('B', 1), special('[SEP]', 1)],
+        special_tokens: Object.fromEntries((['[CLS]', '[SEP]'] as const).map((t) => [t, { id: t, ids: [id(t)], tokens: [t] }])),
+      },
+      decoder: { type: 'WordPiece', prefix: '##', cleanup: true },
+      model: {
+        type: 'WordPiece',
+        unk_token: '[UNK]',
+        continuing_subword_prefix: '##',
+        max_input_chars_per_word: 100,
+        vocab: Object.fromEntries(tokens.map((t, i) => [t, i])),
+      },
+    };
+    return new Tokenizer(new WordPiece(json, {}), json, lowerCase);
+  }
+
+  get vocabSize(): number {
+    return this.wordPiece.get_vocab().size;
+  }
+  get padTokenId(): number {
+    return this.special['[PAD]'];
+  }
+  get maskTokenId(): number {
+    return this.special['[MASK]'];
+  }
+  /** Ids that stand for no text of their own. */
+  get specialIds(): ReadonlySet<number> {
+    return new Set(Object.values(this.special));
+  }
+
+  /** Ids of a text alone, without special tokens. */
+  ids(text: string): number[] {
+    return this.wordPiece.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** Token of an id. */
+  token(id: number): string | undefined {
+    return this.wordPiece.id_to_token(id);
+  }
+
+  /** Text of ids, special tokens left out. */
+  decode(ids: readonly number[]): string {
+    return this.wordPiece.decode([...ids], { skip_special_tokens: true });
+  }
+
+  /** A text or a pair with special tokens. @throws SequenceTooLongError when it is too long and may not be cut */
+  encode(text: string, pair?: string, { maxLength = Infinity, truncation = true }: EncodeOptions = {}): Encoding {
+    let a = this.ids(text);
+    let b = pair === undefined ? undefined : this.ids(pair);
+    const specials = b ? 3 : 2;
+    if (maxLength < specials) throw new InvalidArgumentError(`maxLength is ${maxLength}; the special tokens alone are ${specials}`);
+    const length = a.length + (b?.length ?? 0) + specials;
+    if (length > maxLength) {
+      if (!truncation) throw new SequenceTooLongError(`${length} tokens, but maxLength is ${maxLength}: allow truncation, or a longer maxLength ("${text.slice(0, 40)}…")`);
+      const [n, m] = longestFirst(a.length, b?.length ?? 0, maxLength - specials);
+      a = a.slice(0, n);
+      b = b?.slice(0, m);
+    }
+    const { '[CLS]': cls, '[SEP]': sep } = this.special;
+    const first = [cls, ...a, sep];
+    const second = b ? [...b, sep] : [];
+    return { inputIds: [...first, ...second], tokenTypeIds: [...first.map(() => 0), ...second.map(() => 1)] };
+  }
+
+  /** Writes `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, as Hugging Face's tokenizers read them. */
+  save(folder: string): void {
+    const byId = [...this.wordPiece.get_vocab()].sort((x, y) => x[1] - y[1]).map(([t]) => t);
+    writeFileSync(path.join(folder, 'vocab.txt'), `${byId.join('\n')}\n`);
+    writeFileSync(path.join(folder, 'tokenizer.json'), `${JSON.stringify(this.json)}\n`);
+    const settings = {
+      tokenizer_class: 'BertTokenizer',
+      do_lower_case: this.lowerCase,
+      ...Object.fromEntries(SPECIAL.map((t) => [`${t.slice(1, -1).toLowerCase()}_token`, t])),
+    };
+    writeFileSync(path.join(folder, 'tokenizer_config.json'), `${JSON.stringify(settings, null, 2)}\n`);
+  }
+}
+
+const special = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } });
+const sequence = (id: string, type_id: number) => ({ Sequence: { id, type_id } });
+
+/** Hugging Face's `longest_first`: how many tokens of each text stay (tokenizers, utils/truncation.rs). */
+export function longestFirst(a: number, b: number, limit: number): [number, number] {
+  if (a + b <= limit) return [a, b];
+  let short = Math.min(a, b);
+  let long = short > limit ? short : Math.max(short, limit - short);
+  if (short + long > limit) {
+    short = Math.floor(limit / 2);
+    long = short + (limit % 2);
+  }
+  return a <= b ? [short, long] : [long, short];
+}
+
+function readJson(file: string): Record<string, unknown> {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  } catch (cause) {
+    throw new CheckpointError(`${file}: no JSON: ${(cause as Error).message}`, { cause });
+  }
+}
