@@ -1,0 +1,31 @@
+/** Short names of layers for axes: 'L3 query', 'L3 MLP down', 'word embeddings'. */
+
+const PARTS: readonly [RegExp, string][] = [
+  [/attention\.self\.(query|key|value)$/, '$1'],
+  [/attention\.output\.dense$/, 'attention output'],
+  [/attention\.output\.LayerNorm$/, 'attention norm'],
+  [/attention\.self$/, 'attention'],
+  [/intermediate\.dense$/, 'MLP up'],
+  [/intermediate$/, 'GELU'],
+  [/output\.dense$/, 'MLP down'],
+  [/output\.LayerNorm$/, 'MLP norm'],
+];
+
+/** Short name of a weight or module by its Hugging Face name. Encoder layers count from 0, as on the hub. */
+export function shortLayerName(name: string): string {
+  const module = name.replace(/\.weight$/, '');
+  const layer = /encoder\.layer\.(\d+)\.(.*)$/.exec(module);
+  if (layer) {
+    const part = PARTS.find(([re]) => re.test(layer[2]));
+    return `L${layer[1]} ${part ? (part[0].exec(layer[2])?.[1] ?? part[1]) : layer[2]}`;
+  }
+  if (module.endsWith('embeddings.LayerNorm')) return 'embeddings norm';
+  return module.replace(/^bert\./, '').replace(/^embeddings\./, '').replace(/^cls\.predictions\./, 'LM ').replace(/\.dense$/, '').replaceAll('_', ' ');
+}
+
+/** Part of the model that a module belongs to: 'embeddings', 'layer 3', 'head'. */
+export function modelPart(name: string): string {
+  const layer = /encoder\.layer\.(\d+)\./.exec(name);
+  if (layer) return `layer ${layer[1]}`;
+  return name.includes('embeddings.') ? 'embeddings' : 'head';
+}

@@ -1,0 +1,48 @@
+/** Colours and layout that read well on light and dark backgrounds and for the colour-blind (Okabe and Ito 2008; cividis). */
+
+/** Okabe–Ito's colours, by what they stand for here. */
+export const COLOURS = {
+  blue: '#0072b2',
+  orange: '#e69f00',
+  green: '#009e73',
+  vermilion: '#d55e00',
+  purple: '#cc79a7',
+  sky: '#56b4e9',
+  grey: '#8c8c8c',
+} as const;
+
+/** Cividis (Nuñez, Anderton and Renslow 2018): perceptually even, the same to most colour-blind readers. */
+export const CIVIDIS: readonly [number, string][] = [
+  [0, '#00224e'],
+  [0.25, '#434e6c'],
+  [0.5, '#7d7c78'],
+  [0.75, '#bcaf6f'],
+  [1, '#fee838'],
+];
+
+/** Colour of each activation role and encoding: one hue a role, lighter for fewer bits. */
+export const ROLE_COLOURS: Readonly<Record<string, string>> = {
+  static: COLOURS.blue,
+  dynamic: COLOURS.orange,
+  'quasi-static': COLOURS.green,
+};
+
+/** Mid-grey text is readable on white and on black. */
+const TEXT = '#7f7f7f';
+const GRID = 'rgba(127,127,127,0.25)';
+
+/** Layout that every figure starts from. */
+export function baseLayout(title: string, xTitle: string, yTitle: string, height: number): Record<string, unknown> {
+  const axis = (text: string) => ({ title: { text }, gridcolor: GRID, zerolinecolor: GRID, linecolor: GRID, automargin: true });
+  return {
+    title: { text: title, font: { size: 15 } },
+    height,
+    margin: { l: 60, r: 20, t: 48, b: 48 },
+    paper_bgcolor: 'rgba(0,0,0,0)',
+    plot_bgcolor: 'rgba(0,0,0,0)',
+    font: { color: TEXT, size: 12 },
+    xaxis: axis(xTitle),
+    yaxis: axis(yTitle),
+    legend: { orientation: 'h', y: 1.02, yanchor: 'bottom', x: 1, xanchor: 'right' },
+  };
+}

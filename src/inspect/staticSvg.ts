@@ -1,0 +1,187 @@
+/**
+ * A static picture of a figure: what GitHub, nbconvert and untrusted notebooks show. Draws the few kinds of traces that our figures have (scatter, bar, heatmap) without a
+ * browser.
+ */
+import { escapeHtml } from './tableHtml';
+
+/** The traces that can be drawn. */
+export type Trace = Readonly<Record<string, unknown>>;
+
+interface Axis {
+  /** Position of a value on the page. */
+  at(value: number | string): number;
+  ticks(): { value: number | string; text: string }[];
+  /** Width of one category. */
+  readonly band: number;
+}
+
+const WIDTH = 760;
+const FONT = 'font-family="sans-serif" font-size="11" fill="#7f7f7f"';
+
+/** SVG of traces under a Plotly layout. */
+export function staticSvg(data: readonly Trace[], layout: Readonly<Record<string, unknown>>): string {
+  const height = (layout.height as number | undefined) ?? 360;
+  const titleOf = (o: unknown): string => {
+    const t = (o as { title?: { text?: string } | string } | undefined)?.title;
+    return typeof t === 'string' ? t : (t?.text ?? '');
+  };
+  const list = (v: unknown): (number | string)[] => (v === undefined ? [] : Array.from(v as ArrayLike<number | string>));
+  const ys = data.flatMap((t) => list(t.y));
+  const longest = Math.max(0, ...ys.filter((y) => typeof y === 'string').map((y) => (y as string).length));
+  const box = { left: Math.max(64, 24 + 6 * Math.min(longest, 26)), right: WIDTH - 24, top: 64, bottom: height - 48 };
+  const main = data.filter((t) => t.yaxis !== 'y2');
+  const stacked = layout.barmode === 'stack';
+  const x = axisOf(main.flatMap((t) => list(t.x)), layout.xaxis, box.left, box.right, valueExtent(main, 'x', stacked));
+  const y = axisOf(main.flatMap((t) => list(t.y)), layout.yaxis, box.bottom, box.top, valueExtent(main, 'y', stacked));
+  const parts: string[] = [];
+  for (const { value, text } of y.ticks())
+    parts.push(`<line x1="${box.left}" x2="${box.right}" y1="${r(y.at(value))}" y2="${r(y.at(value))}" stroke="#7f7f7f" stroke-opacity="0.2"/>`, label(text, box.left - 6, y.at(value) + 4, 'end'));
+  for (const { value, text } of x.ticks()) parts.push(label(text, x.at(value), box.bottom + 16, 'middle'));
+  const bases = new Map<number | string, number>();
+  for (const t of main) {
+    if (t.type === 'heatmap') parts.push(heatmap(t, x, y));
+    else if (t.type === 'bar') parts.push(bars(t, x, y, stacked ? bases : new Map()));
+    else parts.push(line(t, x, y));
+  }
+  const second = data.filter((t) => t.yaxis === 'y2');
+  if (second.length > 0) {
+    const y2 = axisOf(second.flatMap((t) => list(t.y)), layout.yaxis2, box.bottom, box.top, valueExtent(second, 'y', false));
+    for (const t of second) parts.push(line(t, x, y2));
+    for (const { value, text } of y2.ticks()) parts.push(label(text, box.right + 2, y2.at(value) + 4, 'start'));
+  }
+  const named = data.filter((t) => typeof t.name === 'string' && t.showlegend !== false);
+  let legendX = box.right;
+  for (const t of [...named].reverse()) {
+    const text = String(t.name);
+    legendX -= 6.2 * text.length;
+    parts.push(label(text, legendX, 50, 'start'), `<rect x="${r(legendX - 14)}" y="41" width="10" height="10" fill="${colourOf(t)}"/>`);
+    legendX -= 24;
+  }
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" ${FONT}><text x="${box.left}" y="22" font-size="15">${escapeHtml(titleOf(layout))}</text>${parts.join('')}${label(
+    titleOf(layout.xaxis),
+    (box.left + box.right) / 2,
+    height - 10,
+    'middle',
+  )}<text transform="translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(titleOf(layout.yaxis))}</text></svg>`;
+}
+
+const r = (n: number): string => n.toFixed(1);
+const label = (text: string, x: number, y: number, anchor: string): string => `<text x="${r(x)}" y="${r(y)}" text-anchor="${anchor}">${escapeHtml(text)}</text>`;
+
+function colourOf(t: Trace): string {
+  const of = (o: unknown) => (o as { color?: unknown } | undefined)?.color;
+  const c = of(t.line) ?? of(t.marker);
+  return typeof c === 'string' ? c : '#0072b2';
+}
+
+/** Smallest and largest number that a kind of traces reaches along one axis. */
+function valueExtent(traces: readonly Trace[], axis: 'x' | 'y', stacked: boolean): [number, number] {
+  let lo = Infinity;
+  let hi = -Infinity;
+  const sums = new Map<unknown, number>();
+  for (const t of traces) {
+    const bar = t.type === 'bar' && (t.orientation === 'h' ? axis === 'x' : axis === 'y');
+    const keys = t[axis === 'x' ? 'y' : 'x'] as ArrayLike<unknown> | undefined;
+    Array.from((t[axis] ?? []) as ArrayLike<number | string>).forEach((v, i) => {
+      if (typeof v !== 'number' || !Number.isFinite(v)) return;
+      const total = bar && stacked ? (sums.get(keys?.[i]) ?? 0) + v : v;
+      if (bar && stacked) sums.set(keys?.[i], total);
+      lo = Math.min(lo, bar ? 0 : total);
+      hi = Math.max(hi, total);
+    });
+  }
+  if (!(lo < hi)) return [Number.isFinite(lo) ? lo - 0.5 : 0, Number.isFinite(hi) ? hi + 0.5 : 1];
+  return [lo, hi];
+}
+
+function axisOf(values: readonly (number | string)[], settings: unknown, from: number, to: number, extent: [number, number]): Axis {
+  const categories = [...new Set(values.filter((v): v is string => typeof v === 'string'))];
+  const { type, autorange } = (settings ?? {}) as { type?: string; autorange?: string };
+  if (categories.length > 0) {
+    const [a, b] = autorange === 'reversed' ? [to, from] : [from, to];
+    const step = (b - a) / categories.length;
+    const index = new Map(categories.map((c, i) => [c, i]));
+    const every = Math.ceil(categories.length / Math.max(1, Math.floor(Math.abs(b - a) / 13)));
+    return {
+      band: Math.abs(step),
+      at: (v) => a + ((index.get(String(v)) ?? 0) + 0.5) * step,
+      ticks: () => categories.filter((_, i) => i % every === 0).map((c) => ({ value: c, text: c.length > 26 ? `${c.slice(0, 25)}…` : c })),
+    };
+  }
+  const log = type === 'log';
+  const scale = (v: number) => (log ? Math.log10(v) : v);
+  let [lo, hi] = extent.map(scale);
+  if (!Number.isFinite(lo)) lo = hi - 3;
+  const pad = log ? 0.05 * (hi - lo || 1) : 0;
+  [lo, hi] = [lo - pad, hi + pad];
+  const distinct = new Set(values).size;
+  return {
+    band: Math.abs(to - from) / Math.max(1, distinct),
+    at: (v) => from + ((scale(Number(v)) - lo) / (hi - lo)) * (to - from),
+    ticks() {
+      const raw = (hi - lo) / 5;
+      const power = 10 ** Math.floor(Math.log10(raw));
+      const step = log ? Math.max(1, Math.round(raw)) : ([1, 2, 5, 10].find((m) => m * power >= raw) ?? 10) * power;
+      const out: { value: number; text: string }[] = [];
+      for (let t = Math.ceil(lo / step) * step; t <= hi + 1e-9 * step; t += step) out.push({ value: log ? 10 ** t : t, text: log ? `1e${Math.round(t)}` : String(Number(t.toPrecision(6))) });
+      return out;
+    },
+  };
+}
+
+function line(t: Trace, x: Axis, y: Axis): string {
+  const xs = Array.from(t.x as ArrayLike<number | string>);
+  const ys = Array.from(t.y as ArrayLike<number | string>);
+  const points = xs.flatMap((v, i) => (typeof ys[i] === 'number' && !Number.isFinite(ys[i]) ? [] : [[x.at(v), y.at(ys[i])]]));
+  const colour = colourOf(t);
+  if (t.mode === 'markers') return points.map(([a, b]) => `<circle cx="${r(a)}" cy="${r(b)}" r="2.5" fill="${colour}"/>`).join('');
+  return `<polyline fill="none" stroke="${colour}" stroke-width="1.8" points="${points.map(([a, b]) => `${r(a)},${r(b)}`).join(' ')}"/>`;
+}
+
+function bars(t: Trace, x: Axis, y: Axis, bases: Map<number | string, number>): string {
+  const across = t.orientation === 'h';
+  const keys = Array.from((across ? t.y : t.x) as ArrayLike<number | string>);
+  const values = Array.from((across ? t.x : t.y) as ArrayLike<number>);
+  const [keyAxis, valueAxis] = across ? [y, x] : [x, y];
+  const thick = 0.8 * keyAxis.band;
+  return keys
+    .map((k, i) => {
+      const base = bases.get(k) ?? 0;
+      bases.set(k, base + values[i]);
+      const [a, b] = [valueAxis.at(base), valueAxis.at(base + values[i])];
+      const mid = keyAxis.at(k);
+      const rect = across ? [Math.min(a, b), mid - thick / 2, Math.abs(b - a), thick] : [mid - thick / 2, Math.min(a, b), thick, Math.abs(b - a)];
+      return `<rect x="${r(rect[0])}" y="${r(rect[1])}" width="${r(rect[2])}" height="${r(rect[3])}" fill="${colourOf(t)}"/>`;
+    })
+    .join('');
+}
+
+function heatmap(t: Trace, x: Axis, y: Axis): string {
+  const xs = Array.from(t.x as ArrayLike<number | string>);
+  const ys = Array.from(t.y as ArrayLike<number | string>);
+  const z = t.z as ArrayLike<ArrayLike<number | null>>;
+  const scale = t.colorscale as readonly [number, string][];
+  const numbers = Array.from(z).flatMap((row) => Array.from(row).filter((v): v is number => v !== null && Number.isFinite(v)));
+  const [lo, hi] = [(t.zmin as number | undefined) ?? Math.min(...numbers), (t.zmax as number | undefined) ?? Math.max(...numbers)];
+  // A numeric axis ends at the middle of its last cell.
+  const width = xs.length > 1 ? Math.abs(x.at(xs[1]) - x.at(xs[0])) : x.band;
+  const out: string[] = [];
+  for (let j = 0; j < ys.length; j++)
+    for (let i = 0; i < xs.length; i++) {
+      const v = z[j][i];
+      if (v === null || !Number.isFinite(v)) continue;
+      out.push(`<rect x="${r(x.at(xs[i]) - width / 2)}" y="${r(y.at(ys[j]) - y.band / 2)}" width="${r(width + 0.2)}" height="${r(y.band + 0.2)}" fill="${colourAt(scale, hi > lo ? (v - lo) / (hi - lo) : 0.5)}"/>`);
+    }
+  return out.join('');
+}
+
+/** Colour of a place from 0 to 1 on a scale of hex colours. */
+function colourAt(scale: readonly [number, string][], place: number): string {
+  const p = Math.min(1, Math.max(0, place));
+  const k = Math.max(1, scale.findIndex(([at]) => at >= p));
+  const [a, from] = scale[k - 1];
+  const [b, to] = scale[k];
+  const share = b > a ? (p - a) / (b - a) : 0;
+  const channel = (hex: string, i: number) => parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16);
+  return `#${[0, 1, 2].map((i) => Math.round(channel(from, i) + share * (channel(to, i) - channel(from, i))).toString(16).padStart(2, '0')).join('')}`;
+}
