@@ -1,7 +1,7 @@
 /** What every notebook has without an import: `slimfit`, `tf` (TensorFlow.js) and `aq` (arquero). */
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import * as util from 'node:util';
+import util from 'node:util';
 
 /** Run before the first cell. TensorFlow.js takes a second to load, so it is loaded when it is first used. */
 export const PRELUDE = `

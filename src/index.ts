@@ -22,7 +22,7 @@ export type {
 } from './engine/engine';
 
 // Models.
-export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs } from './models/bert';
+export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs, type FromPretrainedOptions, type SavesItself } from './models/bert';
 export { initialWeights, Model } from './models/model';
 export type { BatchSource, HostWeights, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
 export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
@@ -51,6 +51,24 @@ export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, ty
 export type { ActivationEncoding, ActivationRole, LedgerEntry } from './tape/roles';
 export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
 export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery } from './memory/activationBytes';
+
+// Data.
+export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } from './data/tokenizer';
+export { TextDataset, type TextDatasetOptions } from './data/textDataset';
+export { MaskedLmDataset } from './data/maskedLm';
+export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueTask } from './data/glue';
+export { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './data/metrics';
+export { generateAcceptability, generateText } from './data/embedded/grammar';
+export { embeddedModel } from './data/embedded/embedded';
+
+// Looking at a run.
+export { Figure, type FigureSpec } from './inspect/figure';
+export { activationMemoryFigure, deviceMemoryFigure, formatBytes, freezeMapFigure, lossFigure, updateMagnitudeFigure } from './inspect/figures';
+export { modelPart, shortLayerName } from './inspect/layerNames';
+export { Summary } from './inspect/summary';
+export type { Trace } from './inspect/staticSvg';
+export { saveHistory } from './training/historyFile';
+export { ProgressLine, type ProgressOutput } from './training/progress';
 
 // Errors.
 export * from './errors';

@@ -4,8 +4,10 @@ import type { History } from '../training/history';
 import { Figure } from './figure';
 import { modelPart, shortLayerName } from './layerNames';
 import { baseLayout, CIVIDIS, COLOURS } from './palette';
+import type { Trace } from './staticSvg';
 
 const MIB = 2 ** 20;
+const FROZEN = '#d9d9d9';
 
 /** Height of a figure with one row per layer. */
 const rowsHeight = (rows: number): number => Math.max(320, 140 + 13 * rows);
@@ -53,7 +55,6 @@ export function freezeMapFigure(history: History): Figure {
   const steps = Array.from(history.column('step'));
   const names = layers.map((l) => shortLayerName(l.name));
   const z = layers.map((l) => steps.map((_, i) => history.trainedIn(i)[l.index]));
-  const times = layers.map((l) => history.trainingOf(l.index).times);
   return new Figure({
     data: [
       {
@@ -64,19 +65,23 @@ export function freezeMapFigure(history: History): Figure {
         zmin: 0,
         zmax: 1,
         colorscale: [
-          [0, '#d9d9d9'],
+          [0, FROZEN],
           [1, COLOURS.blue],
         ],
         showscale: false,
-        customdata: times.map((t) => steps.map(() => t)),
-        hovertemplate: '%{y}<br>step %{x}: %{z|0}<br>trained in %{customdata} steps in all<extra></extra>'.replace('%{z|0}', '%{text}'),
-        text: z.map((row) => row.map((v) => (v ? 'trained' : 'frozen'))),
+        text: layers.map((l) => steps.map((_, i) => `${history.trainedIn(i)[l.index] ? 'trained' : 'frozen'}<br>trained in ${history.trainingOf(l.index).times} of ${steps.length} steps`)),
+        hovertemplate: '%{y}<br>step %{x}: %{text}<extra></extra>',
       },
-      { type: 'scatter', mode: 'markers', x: [steps[0] ?? 0], y: [names[0]], visible: 'legendonly', name: 'trained', marker: { color: COLOURS.blue, symbol: 'square' } },
-      { type: 'scatter', mode: 'markers', x: [steps[0] ?? 0], y: [names[0]], visible: 'legendonly', name: 'frozen', marker: { color: '#d9d9d9', symbol: 'square' } },
-    ].map((t, i) => (i === 0 ? t : { ...t, visible: true, marker: { ...(t as { marker: object }).marker, size: 0.1 } })),
+      legendEntry('trained', COLOURS.blue),
+      legendEntry('frozen', FROZEN),
+    ],
     layout: withReversedLayers(baseLayout('Which layers trained in which step', 'step', '', rowsHeight(layers.length)), names),
   });
+}
+
+/** A name in the legend, with no points of its own. */
+function legendEntry(name: string, color: string): Trace {
+  return { type: 'scatter', mode: 'markers', name, x: [null], y: [null], marker: { color, symbol: 'square', size: 10 } };
 }
 
 /** Layers from the first at the top to the last at the bottom, every name shown. */

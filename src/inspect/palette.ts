@@ -20,13 +20,6 @@ export const CIVIDIS: readonly [number, string][] = [
   [1, '#fee838'],
 ];
 
-/** Colour of each activation role and encoding: one hue a role, lighter for fewer bits. */
-export const ROLE_COLOURS: Readonly<Record<string, string>> = {
-  static: COLOURS.blue,
-  dynamic: COLOURS.orange,
-  'quasi-static': COLOURS.green,
-};
-
 /** Mid-grey text is readable on white and on black. */
 const TEXT = '#7f7f7f';
 const GRID = 'rgba(127,127,127,0.25)';

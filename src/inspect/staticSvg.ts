@@ -25,7 +25,7 @@ export function staticSvg(data: readonly Trace[], layout: Readonly<Record<string
     const t = (o as { title?: { text?: string } | string } | undefined)?.title;
     return typeof t === 'string' ? t : (t?.text ?? '');
   };
-  const list = (v: unknown): (number | string)[] => (v === undefined ? [] : Array.from(v as ArrayLike<number | string>));
+  const list = (v: unknown): (number | string)[] => (v === undefined ? [] : Array.from(v as ArrayLike<number | string>).filter((e) => e !== null));
   const ys = data.flatMap((t) => list(t.y));
   const longest = Math.max(0, ...ys.filter((y) => typeof y === 'string').map((y) => (y as string).length));
   const box = { left: Math.max(64, 24 + 6 * Math.min(longest, 26)), right: WIDTH - 24, top: 64, bottom: height - 48 };
@@ -132,7 +132,7 @@ function axisOf(values: readonly (number | string)[], settings: unknown, from: n
 function line(t: Trace, x: Axis, y: Axis): string {
   const xs = Array.from(t.x as ArrayLike<number | string>);
   const ys = Array.from(t.y as ArrayLike<number | string>);
-  const points = xs.flatMap((v, i) => (typeof ys[i] === 'number' && !Number.isFinite(ys[i]) ? [] : [[x.at(v), y.at(ys[i])]]));
+  const points = xs.flatMap((v, i) => (v === null || ys[i] === null || (typeof ys[i] === 'number' && !Number.isFinite(ys[i])) ? [] : [[x.at(v), y.at(ys[i])]]));
   const colour = colourOf(t);
   if (t.mode === 'markers') return points.map(([a, b]) => `<circle cx="${r(a)}" cy="${r(b)}" r="2.5" fill="${colour}"/>`).join('');
   return `<polyline fill="none" stroke="${colour}" stroke-width="1.8" points="${points.map(([a, b]) => `${r(a)},${r(b)}`).join(' ')}"/>`;

@@ -4,7 +4,6 @@
  */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import * as util from 'node:util';
 import { EngineUnavailableError } from '../../errors';
 
 /** Element types as TensorFlow numbers them (tensorflow/core/framework/types.proto). */
@@ -65,8 +64,6 @@ export function loadTensorflow(): TensorflowBinding {
   if (!existsSync(file)) throw new EngineUnavailableError("TensorFlow's native addon is not built: run `npx slimfit setup`");
   // TensorFlow greets on stderr; errors still come as exceptions.
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
-  // Node 23 dropped this; the package's JavaScript side, which a user may load as `tf`, still calls it.
-  (util as { isNullOrUndefined?: (v: unknown) => boolean }).isNullOrUndefined ??= (v) => v === null || v === undefined;
   try {
     loaded = require(file) as TensorflowBinding;
   } catch (cause) {
