@@ -1,0 +1,529 @@
+/**
+ * What any engine must do: every operation of the contract against plain float64 loops, over several shapes and seeds, and the rules of ownership. Each test ends with nothing
+ * left alive.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type DeviceTensor, type Engine, FIXED_POINT, type FixedPoint } from '../../src/engine/engine';
+import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../../src/errors';
+import { Random } from '../../src/random';
+import { erf } from '../models/referenceBert';
+
+/** A float64 array with a shape: what the references compute with. */
+interface Ref {
+  readonly shape: readonly number[];
+  readonly data: number[];
+}
+
+const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+/** Float32 values, so that engine and reference start from the same numbers. */
+function random(r: Random, shape: readonly number[], scale = 1): Ref {
+  return { shape, data: Array.from({ length: size(shape) }, () => Math.fround(scale * r.normal())) };
+}
+const map = (a: Ref, fn: (x: number, i: number) => number): Ref => ({ shape: a.shape, data: a.data.map(fn) });
+const zip = (a: Ref, b: Ref, fn: (x: number, y: number) => number): Ref => map(a, (x, i) => fn(x, b.data[i]));
+
+/** [N, K] seen through a leading shape. */
+const rowsOf = (a: Ref): number[][] => {
+  const K = a.shape[a.shape.length - 1];
+  return Array.from({ length: a.data.length / K }, (_, i) => a.data.slice(i * K, (i + 1) * K));
+};
+const mapRows = (a: Ref, fn: (row: number[], i: number) => number[]): Ref => ({ shape: a.shape, data: rowsOf(a).flatMap(fn) });
+const sumOf = (x: readonly number[]): number => x.reduce((s, v) => s + v, 0);
+
+/** a·b over batches, with transposes. */
+function matmul(a: Ref, b: Ref, ta = false, tb = false): Ref {
+  const lead = a.shape.slice(0, -2);
+  const [p, q] = a.shape.slice(-2);
+  const [u, v] = b.shape.slice(-2);
+  const [M, K] = ta ? [q, p] : [p, q];
+  const N = tb ? u : v;
+  const out = new Array<number>(size(lead) * M * N).fill(0);
+  for (let l = 0; l < size(lead); l++)
+    for (let m = 0; m < M; m++)
+      for (let n = 0; n < N; n++)
+        for (let k = 0; k < K; k++)
+          out[(l * M + m) * N + n] += a.data[l * p * q + (ta ? k * q + m : m * q + k)] * b.data[l * u * v + (tb ? n * v + k : k * v + n)];
+  return { shape: [...lead, M, N], data: out };
+}
+const transposed = (a: Ref, perm: readonly number[]): Ref => {
+  const shape = perm.map((p) => a.shape[p]);
+  const strides = a.shape.map((_, i) => size(a.shape.slice(i + 1)));
+  return {
+    shape,
+    data: Array.from({ length: a.data.length }, (_, flat) => {
+      let rest = flat;
+      let at = 0;
+      for (let i = shape.length - 1; i >= 0; i--) {
+        at += (rest % shape[i]) * strides[perm[i]];
+        rest = Math.floor(rest / shape[i]);
+      }
+      return a.data[at];
+    }),
+  };
+};
+const softmaxRow = (row: number[]): number[] => {
+  const top = Math.max(...row);
+  const e = row.map((x) => Math.exp(x - top));
+  return e.map((x) => x / sumOf(e));
+};
+const normRow = (row: number[], eps: number): { y: number[]; mean: number; rstd: number } => {
+  const mean = sumOf(row) / row.length;
+  const rstd = 1 / Math.sqrt(sumOf(row.map((x) => (x - mean) ** 2)) / row.length + eps);
+  return { y: row.map((x) => (x - mean) * rstd), mean, rstd };
+};
+const roundHalfEven = (x: number): number => {
+  const f = Math.floor(x);
+  return x - f === 0.5 ? (f % 2 === 0 ? f : f + 1) : Math.round(x);
+};
+const codeOf = (x: number, encoding: FixedPoint): number => {
+  const { scale, lo, hi } = FIXED_POINT[encoding];
+  return Math.min(hi, Math.max(lo, roundHalfEven(x * scale)));
+};
+
+/** Runs the suite. `make` gives one engine, used by all tests of the suite. @param skip a reason not to */
+export function conformance(name: string, make: () => Promise<Engine>, skip: string | false = false): void {
+  let engine: Engine;
+  const it = (what: string, fn: (e: Engine, r: Random) => Promise<void>, seeds = 3) =>
+    test(`${name}: ${what}`, { skip }, async () => {
+      engine ??= await make();
+      for (let seed = 1; seed <= seeds; seed++) {
+        const before = engine.memory();
+        await fn(engine, new Random(seed));
+        const after = engine.memory();
+        assert.equal(after.tensors, before.tensors, 'tensors left alive');
+        assert.equal(after.totalLive, before.totalLive, 'bytes left alive');
+      }
+    });
+  const up = (a: Ref) => engine.upload(Float32Array.from(a.data), a.shape);
+  const ids = (values: readonly number[], shape: readonly number[] = [values.length]) => engine.upload(Int32Array.from(values), shape);
+
+  /** Reads and frees results, and compares them with references. */
+  async function equal(got: readonly (readonly [DeviceTensor, Ref])[], free: readonly DeviceTensor[], tolerance = 2e-6): Promise<void> {
+    for (const [t, want] of got) {
+      assert.deepEqual([...t.shape], [...want.shape]);
+      const data = await engine.read(t);
+      const scale = Math.max(1e-6, ...want.data.map(Math.abs));
+      want.data.forEach((w, i) => assert.ok(Math.abs(data[i] - w) <= tolerance * scale + tolerance * Math.abs(w), `element ${i}: ${data[i]} is not ${w}`));
+    }
+    engine.free(...got.map(([t]) => t), ...free);
+  }
+
+  it('element-wise operations', async (e, r) => {
+    const [a, b] = [random(r, [3, 5]), random(r, [3, 5])];
+    const pos = map(a, (x) => Math.fround(Math.abs(x) + 0.1));
+    const [ta, tb, tp] = [a, b, pos].map(up);
+    await equal(
+      [
+        [e.add(ta, tb), zip(a, b, (x, y) => x + y)],
+        [e.sub(ta, tb), zip(a, b, (x, y) => x - y)],
+        [e.mul(ta, tb), zip(a, b, (x, y) => x * y)],
+        [e.div(ta, tp), zip(a, pos, (x, y) => x / y)],
+        [e.affine(ta, 2.5, -1), map(a, (x) => 2.5 * x - 1)],
+        [e.affine(ta, -3), map(a, (x) => -3 * x)],
+        [e.abs(ta), map(a, Math.abs)],
+        [e.sqrt(tp), map(pos, Math.sqrt)],
+        [e.exp(ta), map(a, Math.exp)],
+        [e.log(tp), map(pos, Math.log)],
+        [e.tanh(ta), map(a, Math.tanh)],
+        [e.erf(ta), map(a, erf)],
+      ],
+      [ta, tb, tp],
+    );
+  });
+
+  it('broadcasting as in NumPy, and its refusal', async (e, r) => {
+    const [a, row, column, scalar] = [random(r, [2, 3, 4]), random(r, [4]), random(r, [3, 1]), random(r, [])];
+    const [ta, tr, tc, ts] = [a, row, column, scalar].map(up);
+    await equal(
+      [
+        [e.add(ta, tr), map(a, (x, i) => x + row.data[i % 4])],
+        [e.mul(ta, tc), map(a, (x, i) => x * column.data[Math.floor(i / 4) % 3])],
+        [e.sub(ta, ts), map(a, (x) => x - scalar.data[0])],
+      ],
+      [tr, tc, ts],
+    );
+    const bad = up(random(r, [3]));
+    assert.throws(() => e.add(ta, bad), ShapeError);
+    e.free(ta, bad);
+  });
+
+  it('reductions over any axis', async (e, r) => {
+    const a = random(r, [2, 3, 4]);
+    const ta = up(a);
+    const over = (axis: number, keep: boolean, fn: (v: number[]) => number): Ref => {
+      const [o, n, i] = [size(a.shape.slice(0, axis)), a.shape[axis], size(a.shape.slice(axis + 1))];
+      const data = Array.from({ length: o * i }, (_, k) => fn(Array.from({ length: n }, (_, j) => a.data[(Math.floor(k / i) * n + j) * i + (k % i)])));
+      return { shape: a.shape.flatMap((d, k) => (k !== axis ? [d] : keep ? [1] : [])), data };
+    };
+    const mean = (v: number[]) => sumOf(v) / v.length;
+    await equal(
+      [
+        [e.sum(ta, 0), over(0, false, sumOf)],
+        [e.sum(ta, -1, true), over(2, true, sumOf)],
+        [e.mean(ta, 1), over(1, false, mean)],
+        [e.max(ta, 2, true), over(2, true, (v) => Math.max(...v))],
+      ],
+      [ta],
+    );
+  });
+
+  it('matrix products, batched and transposed', async (e, r) => {
+    for (const lead of [[], [3], [2, 3]])
+      for (const [ta, tb] of [[false, false], [true, false], [false, true], [true, true]]) {
+        const [M, K, N] = [4, 5, 3];
+        const a = random(r, [...lead, ...(ta ? [K, M] : [M, K])]);
+        const b = random(r, [...lead, ...(tb ? [N, K] : [K, N])]);
+        const [x, y] = [a, b].map(up);
+        await equal([[e.matmul(x, y, { transposeA: ta, transposeB: tb }), matmul(a, b, ta, tb)]], [x, y]);
+      }
+  });
+
+  it('transposition, slices, concatenation, reshaping', async (e, r) => {
+    const a = random(r, [2, 3, 4]);
+    const ta = up(a);
+    const part = e.slice(ta, [0, 1, 2], [2, 2, 2]);
+    const want: Ref = { shape: [2, 2, 2], data: [0, 1].flatMap((i) => [1, 2].flatMap((j) => [2, 3].map((k) => a.data[(i * 3 + j) * 4 + k]))) };
+    await equal(
+      [
+        [e.transpose(ta, [2, 0, 1]), transposed(a, [2, 0, 1])],
+        [part, want],
+        [e.concat([ta, ta], 0), { shape: [4, 3, 4], data: [...a.data, ...a.data] }],
+        [e.reshape(ta, [6, 4]), { shape: [6, 4], data: a.data }],
+      ],
+      [ta],
+    );
+  });
+
+  it('gathering rows, and adding them up again where ids repeat', async (e, r) => {
+    const table = random(r, [6, 3]);
+    const chosen = [5, 0, 0, 2];
+    const [t, i] = [up(table), ids(chosen, [2, 2])];
+    const grad = random(r, [2, 2, 3]);
+    const g = up(grad);
+    const scattered = new Array<number>(18).fill(0);
+    chosen.forEach((row, k) => [0, 1, 2].forEach((c) => (scattered[row * 3 + c] += grad.data[k * 3 + c])));
+    const padded = scattered.map((v, k) => (k < 3 ? 0 : v));
+    const flat = e.reshape(g, [4, 3]);
+    const flatIds = e.reshape(i, [4]);
+    await equal(
+      [
+        [e.gather(t, i), { shape: [2, 2, 3], data: chosen.flatMap((row) => table.data.slice(3 * row, 3 * row + 3)) }],
+        [e.scatterAdd(flat, flatIds, 6), { shape: [6, 3], data: scattered }],
+        [e.embeddingGrad(g, i, 6), { shape: [6, 3], data: scattered }],
+        [e.embeddingGrad(g, i, 6, 0), { shape: [6, 3], data: padded }],
+      ],
+      [t, i, g, flat, flatIds],
+    );
+  });
+
+  it('linear and its gradients', async (e, r) => {
+    const [x, w, b, g] = [random(r, [2, 3, 5]), random(r, [4, 5]), random(r, [4]), random(r, [2, 3, 4])];
+    const [tx, tw, tb, tg] = [x, w, b, g].map(up);
+    const flat = (a: Ref): Ref => ({ shape: [6, a.shape[2]], data: a.data });
+    const y = matmul(flat(x), w, false, true);
+    await equal(
+      [
+        [e.linear(tx, tw), { shape: [2, 3, 4], data: y.data }],
+        [e.linear(tx, tw, tb), { shape: [2, 3, 4], data: y.data.map((v, i) => v + b.data[i % 4]) }],
+        [e.linearGradInput(tg, tw), { shape: [2, 3, 5], data: matmul(flat(g), w).data }],
+        [e.linearGradWeight(tg, tx), matmul(flat(g), flat(x), true)],
+        [e.biasGrad(tg), { shape: [4], data: [0, 1, 2, 3].map((c) => sumOf(rowsOf(g).map((row) => row[c]))) }],
+      ],
+      [tx, tw, tb, tg],
+    );
+  });
+
+  it('GELU and tanh with their gradients', async (e, r) => {
+    const [x, g] = [random(r, [4, 7], 2), random(r, [4, 7])];
+    const [tx, tg] = [x, g].map(up);
+    const Phi = (v: number) => 0.5 * (1 + erf(v / Math.SQRT2));
+    const slope = (v: number) => Phi(v) + (v * Math.exp((-v * v) / 2)) / Math.sqrt(2 * Math.PI);
+    const coded = map(x, (v) => codeOf(v, 'q2.1') / 2);
+    const y = e.tanh(tx);
+    const packed = e.encode(tx, 'q2.1');
+    await equal(
+      [
+        [e.gelu(tx), map(x, (v) => v * Phi(v))],
+        [e.geluGrad(tg, tx), zip(g, x, (a, v) => a * slope(v))],
+        [e.geluGradEncoded(tg, packed), zip(g, coded, (a, v) => a * slope(v))],
+        [e.tanhGrad(tg, y), zip(g, x, (a, v) => a * (1 - Math.tanh(v) ** 2))],
+      ],
+      [tx, tg, y, packed.words],
+    );
+  });
+
+  it('layer norm and its gradients, dense and pruned', async (e, r) => {
+    for (const [shape, eps] of [[[3, 8], 1e-12], [[2, 3, 5], 1e-5]] as const) {
+      const H = shape[shape.length - 1];
+      const [x, g] = [random(r, shape, 2), random(r, shape)];
+      const [w, b] = [random(r, [H]), random(r, [H])];
+      const [tx, tg, tw, tb] = [x, g, w, b].map(up);
+      const n = rowsOf(x).map((row) => normRow(row, eps));
+      const y: Ref = { shape, data: n.flatMap((row) => row.y) };
+      const gradInput = (hat: Ref) =>
+        mapRows(g, (row, i) => {
+          const h = row.map((v, c) => v * w.data[c]);
+          const yi = rowsOf(hat)[i];
+          const along = sumOf(h.map((v, c) => v * yi[c])) / H;
+          return h.map((v, c) => n[i].rstd * (v - sumOf(h) / H - along * yi[c]));
+        });
+      const stats = e.rowStats(tx, eps);
+      const hat = e.normalize(tx, stats);
+      const count = Math.floor(0.3 * y.data.length);
+      const sparse = e.topK(hat, count);
+      const order = y.data.map((_, i) => i).sort((p, q) => Math.abs(y.data[q]) - Math.abs(y.data[p]));
+      const kept = new Set(order.slice(0, count));
+      const pruned = map(y, (v, i) => (kept.has(i) ? v : 0));
+      await equal(
+        [
+          [e.layerNorm(tx, tw, tb, eps), mapRows(y, (row) => row.map((v, c) => v * w.data[c] + b.data[c]))],
+          [e.layerNormGradInput(tg, hat, stats.rstd, tw), gradInput(y)],
+          [e.layerNormGradWeight(tg, hat), { shape: [H], data: Array.from({ length: H }, (_, c) => sumOf(rowsOf(g).map((row, i) => row[c] * n[i].y[c]))) }],
+          [e.layerNormGradInputSparse(tg, sparse, stats.rstd, tw), gradInput(pruned)],
+          [e.densify(sparse), pruned],
+          [stats.mean, { shape: [n.length, 1], data: n.map((row) => row.mean) }],
+          [stats.rstd, { shape: [n.length, 1], data: n.map((row) => row.rstd) }],
+          [hat, y],
+        ],
+        [tx, tg, tw, tb, sparse.values, sparse.indices],
+        1e-5,
+      );
+    }
+  });
+
+  it('attention: heads, probabilities with a mask, softmax gradient', async (e, r) => {
+    const [B, A, T, d] = [2, 3, 4, 5];
+    const [x, q, k, g] = [random(r, [B, T, A * d]), random(r, [B, A, T, d]), random(r, [B, A, T, d]), random(r, [B, A, T, T])];
+    const mask: Ref = { shape: [B, 1, 1, T], data: Array.from({ length: B * T }, (_, i) => (i === T - 1 ? -10000 : 0)) };
+    const [tx, tq, tk, tg, tm] = [x, q, k, g, mask].map(up);
+    const split = transposed({ shape: [B, T, A, d], data: x.data }, [0, 2, 1, 3]);
+    const scores = map(matmul(q, k, false, true), (v) => v * 0.4);
+    const p = mapRows(scores, softmaxRow);
+    const masked = mapRows(scores, (row, i) => softmaxRow(row.map((v, u) => v + mask.data[Math.floor(i / (A * T)) * T + u])));
+    const tp = e.softmax(tg);
+    const pg = mapRows(g, softmaxRow);
+    const heads = e.splitHeads(tx, A);
+    await equal(
+      [
+        [e.mergeHeads(heads), x],
+        [heads, split],
+        [e.attentionProbs(tq, tk, 0.4), p],
+        [e.attentionProbs(tq, tk, 0.4, tm), masked],
+        [
+          e.softmaxGrad(tg, tp),
+          mapRows(g, (row, i) => {
+            const pi = rowsOf(pg)[i];
+            const dot = sumOf(row.map((v, u) => v * pi[u]));
+            return row.map((v, u) => pi[u] * (v - dot));
+          }),
+        ],
+        [tp, pg],
+      ],
+      [tx, tq, tk, tg, tm],
+      1e-5,
+    );
+  });
+
+  it('losses and their gradients, ignored labels left out', async (e, r) => {
+    const logits = random(r, [5, 4], 3);
+    for (const labels of [[0, 3, 1, 1, 2], [0, -100, 1, -100, 2]]) {
+      const n = labels.filter((l) => l >= 0).length;
+      const p = mapRows(logits, softmaxRow);
+      const loss = sumOf(labels.map((l, i) => (l < 0 ? 0 : -Math.log(p.data[4 * i + l])))) / n;
+      const grad = mapRows(p, (row, i) => row.map((v, c) => (labels[i] < 0 ? 0 : (v - (c === labels[i] ? 1 : 0)) / n)));
+      const [t, l] = [up(logits), ids(labels)];
+      const out = e.crossEntropy(t, l, -100);
+      await equal([[out.loss, { shape: [], data: [loss] }], [out.grad, grad]], [t, l], 1e-5);
+    }
+    const [x, y] = [random(r, [4, 1]), random(r, [4, 1])];
+    const [tx, ty] = [x, y].map(up);
+    const out = e.meanSquaredError(tx, ty);
+    await equal(
+      [
+        [out.loss, { shape: [], data: [sumOf(zip(x, y, (a, b) => (a - b) ** 2).data) / 4] }],
+        [out.grad, zip(x, y, (a, b) => (2 * (a - b)) / 4)],
+      ],
+      [tx, ty],
+    );
+  });
+
+  it('codes are packed as the contract says, ties and clamps included, and decode to the bit', async (e, r) => {
+    for (const encoding of Object.keys(FIXED_POINT) as FixedPoint[]) {
+      const { bits, scale, lo, hi } = FIXED_POINT[encoding];
+      for (const n of [8, 9, 10, 11, 1]) {
+        const special = [0.5 / scale, 1.5 / scale, 2.5 / scale, -0.5 / scale, -1.5 / scale, 1e6, -1e6, (hi + 0.5) / scale, (lo - 0.5) / scale];
+        const x: Ref = { shape: [n], data: Array.from({ length: n }, (_, i) => Math.fround(special[i] ?? r.normal())) };
+        const t = up(x);
+        const packed = e.encode(t, encoding);
+        const codes = x.data.map((v) => codeOf(v, encoding));
+        const half = Math.ceil(n / 2);
+        const bytes = bits === 8 ? codes.map((c) => c & 255) : codes.slice(0, half).map((c, i) => (c + 8) * 16 + (half + i < n ? codes[half + i] + 8 : 0));
+        assert.equal(packed.payloadBytes, bytes.length);
+        const words = (await e.read(packed.words)) as Int32Array;
+        assert.equal(words.length, Math.ceil(bytes.length / 4));
+        assert.deepEqual([...new Uint8Array(words.buffer, words.byteOffset, bytes.length)], bytes, `${encoding} of ${n}`);
+        const back = e.decode(packed);
+        assert.deepEqual([...(await e.read(back))], codes.map((c) => c / scale + 0), `${encoding} of ${n}`);
+        e.free(t, packed.words, back);
+      }
+    }
+  }, 1);
+
+  it('topK keeps the largest by absolute value, lower positions first among equals', async (e, r) => {
+    const cases: [number[], number, number[]][] = [
+      [[3, -5, 1, 5, -3, 0], 3, [0, 1, 3]],
+      [[1, 1, -1, 1, 1], 3, [0, 1, 2]],
+      [[0, 2, 0, -2, 2], 4, [0, 1, 3, 4]],
+      [[1, 2], 0, []],
+    ];
+    for (const [data, count, want] of cases) {
+      const t = up({ shape: [data.length], data });
+      const s = e.topK(t, count);
+      assert.deepEqual([...(await e.read(s.indices))], want);
+      assert.deepEqual([...(await e.read(s.values))], want.map((i) => data[i]));
+      e.free(t, s.values, s.indices);
+    }
+    const x = random(r, [40, 25]);
+    const t = up(x);
+    const s = e.topK(t, 100);
+    const want = x.data.map((_, i) => i).sort((p, q) => Math.abs(x.data[q]) - Math.abs(x.data[p])).slice(0, 100).sort((p, q) => p - q);
+    assert.deepEqual([...(await e.read(s.indices))], want);
+    e.free(t, s.values, s.indices);
+  });
+
+  it('dropout draws the same mask for the same key, and keeps the share and the scale that it says', async (e) => {
+    const n = 40_000;
+    const ones = e.full([n], 1);
+    for (const p of [0.1, 0.5]) {
+      const draw = async (seed: number, counter: number, shape: number[] = [n]) => {
+        const x = e.reshape(ones, shape);
+        const y = e.dropout(x, p, { seed, counter });
+        const data = await e.read(y);
+        e.free(x, y);
+        return data;
+      };
+      const a = await draw(7, 3);
+      assert.deepEqual(await draw(7, 3), a);
+      assert.deepEqual(await draw(7, 3, [200, 200]), a);
+      const other = await draw(7, 4);
+      const both = a.filter((v, i) => v > 0 && other[i] > 0).length / n;
+      assert.ok(Math.abs(both - (1 - p) ** 2) < 0.02, 'masks of two counters are independent');
+      assert.notDeepEqual(await draw(8, 3), a);
+      const kept = a.filter((v) => v > 0);
+      assert.ok(kept.every((v) => Math.abs(v - 1 / (1 - p)) < 1e-6));
+      assert.ok(Math.abs(kept.length / n - (1 - p)) < 4 * Math.sqrt((p * (1 - p)) / n));
+    }
+    e.free(ones);
+  }, 1);
+
+  it('AdamW in its older form, decay after the step, and the update magnitude from the step', async (e, r) => {
+    const shape = [4, 5];
+    let w = random(r, shape).data;
+    let m = new Array<number>(20).fill(0);
+    let v = new Array<number>(20).fill(0);
+    const state = { weight: e.upload(Float32Array.from(w), shape, 'weights'), m: e.full(shape, 0, 'optimizer'), v: e.full(shape, 0, 'optimizer') };
+    const o = { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.1 };
+    for (let step = 1; step <= 4; step++) {
+      const g = step === 3 ? new Array<number>(20).fill(0) : random(r, shape).data;
+      const tg = e.upload(Float32Array.from(g), shape, 'gradients');
+      const magnitude = e.adamwStep(state, tg, { ...o, step, magnitude: step % 2 === 0 });
+      m = m.map((a, i) => o.beta1 * a + (1 - o.beta1) * g[i]);
+      v = v.map((a, i) => o.beta2 * a + (1 - o.beta2) * g[i] ** 2);
+      const rate = (o.lr * Math.sqrt(1 - o.beta2 ** step)) / (1 - o.beta1 ** step);
+      const before = w;
+      w = w.map((a, i) => a - (rate * m[i]) / (Math.sqrt(v[i]) + o.eps)).map((a) => a - o.lr * o.weightDecay * a);
+      const got = await e.read(state.weight);
+      w.forEach((a, i) => assert.ok(Math.abs(got[i] - a) < 1e-6, `weight ${i} after step ${step}`));
+      assert.equal(magnitude !== undefined, step % 2 === 0);
+      if (magnitude) {
+        const d = (await e.read(magnitude))[0];
+        const want = sumOf(w.map((a, i) => Math.abs((before[i] - a) / before[i]))) / 20;
+        assert.ok(Math.abs(d - want) < 2e-3 * want, `${d} is not ${want}`);
+        e.free(magnitude);
+      }
+      e.free(tg);
+    }
+    e.free(state.weight, state.m, state.v);
+  });
+
+  it('a weight of 0 makes the magnitude NaN where it stays and infinite where it moves', async (e) => {
+    for (const [g, want] of [[0, NaN], [1, Infinity]]) {
+      const state = { weight: e.upload(Float32Array.of(0, 1), [2], 'weights'), m: e.full([2], 0, 'optimizer'), v: e.full([2], 0, 'optimizer') };
+      const grad = e.upload(Float32Array.of(g, 1), [2]);
+      const d = e.adamwStep(state, grad, { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0, step: 1, magnitude: true })!;
+      assert.equal((await e.read(d))[0], want);
+      e.free(state.weight, state.m, state.v, grad, d);
+    }
+  }, 1);
+
+  it('bytes are counted once for each storage, under the first of its tensors’ categories, with peaks', async (e) => {
+    const start = e.memory();
+    e.resetPeak();
+    const a = e.full([10, 10], 1);
+    assert.equal(e.memory().live.workspace - start.live.workspace, 400);
+    const view = e.reshape(a, [100]);
+    const held = e.share(a, 'activations');
+    assert.equal(e.memory().totalLive - start.totalLive, 400);
+    assert.equal(e.memory().live.activations - start.live.activations, 400);
+    assert.equal(view.storageId, a.storageId);
+    e.free(a, view);
+    assert.equal(e.memory().live.activations - start.live.activations, 400);
+    assert.deepEqual([...(await e.read(held))], new Array(100).fill(1));
+    const b = e.share(held);
+    e.free(held);
+    assert.equal(e.memory().live.workspace - start.live.workspace, 400);
+    e.free(b);
+    assert.equal(e.memory().totalLive, start.totalLive);
+    assert.equal(e.memory().totalPeak - start.totalLive, 400);
+    e.resetPeak();
+    assert.equal(e.memory().totalPeak, e.memory().totalLive);
+  }, 1);
+
+  it('a scope frees its temporaries, not its result, and everything when it throws', async (e) => {
+    const kept = e.scope(() => {
+      const a = e.full([2], 1);
+      const b = e.scope(() => e.add(a, a));
+      return { list: [e.mul(b, b)] };
+    });
+    assert.deepEqual([...(await e.read(kept.list[0]))], [4, 4]);
+    e.free(kept.list[0]);
+    assert.throws(
+      () =>
+        e.scope(() => {
+          e.full([3], 1);
+          throw new Error('stop');
+        }),
+      /stop/,
+    );
+  }, 1);
+
+  it('an activation or gradient outlives the scope that made it', async (e) => {
+    const owned: DeviceTensor[] = [];
+    e.scope(() => {
+      owned.push(e.share(e.full([3], 2), 'activations'));
+    });
+    assert.deepEqual([...(await e.read(owned[0]))], [2, 2, 2]);
+    e.free(owned[0]);
+  }, 1);
+
+  it('misuse is refused by name: freed tensors, other engines’ tensors, wrong lengths, updates of shared weights', async (e) => {
+    const a = e.full([2], 1);
+    e.free(a);
+    assert.throws(() => e.add(a, a), UseAfterFreeError);
+    assert.throws(() => e.free(a), UseAfterFreeError);
+    const foreign = await make();
+    const theirs = foreign.full([2], 1);
+    assert.throws(() => e.abs(theirs), InvalidArgumentError);
+    foreign.dispose();
+    assert.throws(() => e.upload(new Float32Array(3), [2]), ShapeError);
+    const state = { weight: e.full([2], 1, 'weights'), m: e.full([2], 0, 'optimizer'), v: e.full([2], 0, 'optimizer') };
+    const view = e.share(state.weight);
+    const g = e.full([2], 1);
+    assert.throws(() => e.adamwStep(state, g, { lr: 1, beta1: 0.9, beta2: 0.9, eps: 1, weightDecay: 0, step: 1, magnitude: false }), InvalidArgumentError);
+    const odd = e.full([3], 1);
+    assert.throws(() => e.reshape(odd, [2]), ShapeError);
+    e.free(view, g, state.weight, state.m, state.v, odd);
+  }, 1);
+}

@@ -1,0 +1,4 @@
+import { createTfjsEngine } from '../../src/engine/tfjs/tfjsEngine';
+import { conformance } from './conformance';
+
+conformance('cpu', () => createTfjsEngine('cpu'));
