@@ -3,15 +3,7 @@
  * async); classes of others get a formatter; everything else is inspected as text.
  */
 import { inspect } from 'node:util';
-
-/** Data by mime type. */
-export type MimeBundle = Record<string, unknown>;
-
-/** Shows values of a class that knows nothing of Jupyter. */
-export interface Formatter {
-  test(value: unknown): boolean;
-  format(value: unknown): MimeBundle;
-}
+import type { Formatter, MimeBundle } from '../src/inspect/kernelApi';
 
 const DISPLAY = Symbol.for('Jupyter.display');
 

@@ -14,6 +14,8 @@ export type ToIo =
   | { readonly kind: 'publish'; readonly type: string; readonly content: object; readonly parent: Header | undefined; readonly metadata?: object }
   | { readonly kind: 'stream'; readonly name: 'stdout' | 'stderr'; readonly text: string; readonly parent: Header }
   | { readonly kind: 'reply'; readonly type: string; readonly content: object; readonly to: Request }
+  /** An interrupt has reached the thread that runs user code. */
+  | { readonly kind: 'interrupted' }
   | { readonly kind: 'exit' };
 
 /** A request for the thread that runs user code, and how many interrupts had been asked for when it came. */
@@ -28,4 +30,6 @@ export type FromIo =
   | { readonly kind: 'request'; readonly request: Request }
   | { readonly kind: 'interrupt' }
   | { readonly kind: 'shutdown' }
-  | { readonly kind: 'log'; readonly text: string };
+  | { readonly kind: 'log'; readonly text: string }
+  /** The sockets cannot be had: the kernel cannot start. */
+  | { readonly kind: 'failed'; readonly text: string };

@@ -4,6 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { Publisher, Reply, Router } from 'zeromq';
+import { SessionHistory } from './history';
 import type { FromIo, IoSetup, ToIo } from './ioMessages';
 import { type Header, Wire } from './wire';
 
@@ -11,6 +12,8 @@ import { type Header, Wire } from './wire';
 const STREAM_MS = 40;
 /** How long a blocked main thread is waited for at shutdown. */
 const SHUTDOWN_MS = 1500;
+/** After how long a cell that does not notice an interrupt is told of. */
+const DEAF_MS = 2000;
 
 const { connection, interrupts, kernelInfo } = workerData as IoSetup;
 const port = parentPort!;
@@ -58,12 +61,17 @@ function stream(name: 'stdout' | 'stderr', text: string, parent: Header): void {
 
 // ---- publishing
 let running: Header | undefined;
+const history = new SessionHistory();
 
 function publish(type: string, content: object, parent: Header | undefined, metadata?: object): void {
   flush();
   void send.iopub(wire.encode(type, content, parent, [], metadata));
-  if (type === 'execute_input') running = parent;
-  else if (type === 'status' && (content as { execution_state: string }).execution_state === 'idle' && running) {
+  if (type === 'execute_input') {
+    running = parent;
+    const { code, execution_count: count } = content as { code: string; execution_count: number };
+    history.add(count, code);
+  }
+  if (type === 'status' && (content as { execution_state: string }).execution_state === 'idle' && running) {
     if (parent?.msg_id === running.msg_id) running = undefined;
     // The idle of another request makes JupyterLab show 'idle' in the middle of a training run.
     else void send.iopub(wire.encode('status', { execution_state: 'busy' }, running));
@@ -88,6 +96,10 @@ port.on('message', (m: ToIo) => {
     case 'reply':
       flush();
       return void send[m.to.channel](wire.encode(m.type, m.content, m.to.header, m.to.identities));
+    case 'interrupted':
+      clearTimeout(deaf);
+      deaf = undefined;
+      return;
     case 'exit':
       return void leave();
   }
@@ -98,7 +110,7 @@ port.on('message', (m: ToIo) => {
 const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: Header) => object | undefined>> = {
   kernel_info_request: () => kernelInfo,
   comm_info_request: () => ({ status: 'ok', comms: {} }),
-  history_request: () => ({ status: 'ok', history: [] }),
+  history_request: (content) => ({ status: 'ok', history: history.query(content) }),
   comm_open: (content, header) => {
     publish('comm_close', { comm_id: content.comm_id, data: {} }, header);
     return undefined;
@@ -107,9 +119,10 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
   comm_close: () => undefined,
   interrupt_request: () => {
     Atomics.add(flag, 0, 1);
+    tell({ kind: 'interrupt' });
     // SIGINT to ourselves breaks a cell that loops without ever awaiting; Windows would end the process.
-    if (process.platform === 'win32') tell({ kind: 'interrupt' });
-    else process.kill(process.pid, 'SIGINT');
+    if (process.platform !== 'win32') process.kill(process.pid, 'SIGINT');
+    deaf ??= setTimeout(sayDeaf, DEAF_MS);
     return { status: 'ok' };
   },
   shutdown_request: (content) => {
@@ -118,6 +131,15 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
     return { status: 'ok', restart: content.restart === true };
   },
 };
+
+let deaf: NodeJS.Timeout | undefined;
+
+/** A loop without an await, after an await, hears nothing. */
+function sayDeaf(): void {
+  deaf = undefined;
+  const text = 'The cell does not stop: it runs a loop that never awaits. It stops at its next step or await; otherwise restart the kernel.\n';
+  if (running) stream('stderr', text, running);
+}
 
 async function listen(channel: 'shell' | 'control'): Promise<void> {
   for await (const frames of routers[channel]) {
@@ -166,5 +188,5 @@ async function start(): Promise<void> {
 
 start().catch((error: Error) => {
   if (/closed/i.test(error.message)) return;
-  tell({ kind: 'log', text: error.stack ?? error.message });
+  tell({ kind: 'failed', text: error.message });
 });

@@ -6,6 +6,8 @@ import { existsSync } from 'node:fs';
 import Module from 'node:module';
 import path from 'node:path';
 import type * as TypeScript from 'typescript';
+import { completeness, hasTopLevelAwait, mend } from './mend';
+import { type CompiledMaps, type LineColumn, SourcePositions } from './sourcePositions';
 
 /** A position in a cell's source, from 0. */
 interface Position {
@@ -28,6 +30,7 @@ export type CellFailure = { readonly kind: 'types'; readonly diagnostics: readon
 
 interface Converted {
   diagnostics: CellDiagnostic[];
+  output?: string;
   hasToplevelAwait?: boolean;
 }
 interface Converter {
@@ -54,11 +57,11 @@ interface Executor {
 
 /** What the kernel needs to run cells. */
 export interface LanguageService {
-  /** Type-checks and runs a cell. @returns whether it succeeded; a failure was reported before */
-  execute(source: string): Promise<boolean>;
+  /** Type-checks and runs a cell, which stack traces call `cell-<name>.ts`. @returns whether it succeeded; a failure was reported before */
+  execute(source: string, name: string): Promise<boolean>;
   complete(source: string, position: number): Completion;
   inspect(source: string, position: number): QuickInfo | null;
-  isComplete(source: string): { readonly completed: boolean; readonly indent?: string };
+  isComplete(source: string): ReturnType<typeof completeness>;
   /** Lets go of a cell that does not stop by itself. */
   interrupt(): void;
 }
@@ -79,24 +82,30 @@ export function startLanguageService(options: LanguageServiceOptions): LanguageS
   // Run time: packages of the project can be required from any folder.
   process.env.NODE_PATH = [process.env.NODE_PATH, path.join(home, 'node_modules')].filter(Boolean).join(path.delimiter);
   (Module as unknown as { _initPaths(): void })._initPaths();
-  const ts = patchCompiler(home);
+  const compiled = new Map<string, CompiledMaps>();
+  const ts = patchCompiler(home, compiled);
   // Patched first: tslab's converter takes the compiler when it is loaded.
-  const { createConverter, isCompleteCode } = require('tslab/dist/converter.js') as {
-    createConverter(o: object): Converter;
-    isCompleteCode(s: string): { completed: boolean; indent?: string };
-  };
+  const { createConverter } = require('tslab/dist/converter.js') as { createConverter(o: object): Converter };
   const { createExecutor } = require('tslab/dist/executor.js') as { createExecutor(root: string, converters: object, console: object): Executor };
+  const positions = new SourcePositions();
+  positions.install();
 
   const base = createConverter({ isJS: false, isBrowser: false });
   let diagnostics: CellDiagnostic[] | undefined;
   let reported = false;
+  let fileName = '';
   const node: Converter = {
     ...base,
     convert(previous, source) {
-      const mended = mend(ts, source);
-      const converted = base.convert(previous, mended.code);
-      diagnostics = converted.diagnostics.length > 0 ? converted.diagnostics.map(mended.back) : undefined;
+      const { code, original } = mend(ts, source);
+      const place = offsets(ts, code, source, original);
+      const converted = base.convert(previous, code);
+      diagnostics = converted.diagnostics.length > 0 ? converted.diagnostics.map(place.diagnostic) : undefined;
       if (!diagnostics && !converted.hasToplevelAwait && hasTopLevelAwait(ts, source)) converted.hasToplevelAwait = true;
+      const maps = compiled.get(converted.output ?? '');
+      compiled.clear();
+      if (maps) positions.add(fileName, maps, (converted.hasToplevelAwait ? ASYNC_WRAPPER : WRAPPER).length, place.position);
+      if (converted.output) converted.output += `\n//# sourceURL=${fileName}`;
       return converted;
     },
   };
@@ -115,31 +124,55 @@ export function startLanguageService(options: LanguageServiceOptions): LanguageS
     },
   );
   return {
-    execute(source) {
+    execute(source, name) {
       reported = false;
       diagnostics = undefined;
+      fileName = `cell-${name}.ts`;
       return executor.execute(source);
     },
     complete: (source, position) => executor.complete(source, position),
     inspect: (source, position) => executor.inspect(source, position) ?? inspectCallee(ts, executor, source, position),
-    isComplete: isCompleteCode,
+    isComplete: (source) => completeness(ts, source),
     interrupt: () => executor.interrupt(),
   };
 }
 
+/** What tslab's executor puts before a cell's code, on its first line. */
+const WRAPPER = '(function(exports, require) { ';
+const ASYNC_WRAPPER = '(async function(exports, require) { ';
+
+/** From places in a mended cell to those in the user's source. */
+function offsets(ts: typeof TypeScript, code: string, source: string, original: (offset: number) => number) {
+  const mended = ts.createSourceFile('cell.ts', code, ts.ScriptTarget.Latest);
+  const written = ts.createSourceFile('cell.ts', source, ts.ScriptTarget.Latest);
+  const position = (offset: number): Position => {
+    const at = Math.max(0, Math.min(original(offset), source.length));
+    return { offset: at, ...written.getLineAndCharacterOfPosition(at) };
+  };
+  return {
+    diagnostic: (d: CellDiagnostic): CellDiagnostic => (d.fileName ? d : { ...d, start: position(d.start.offset), end: position(d.end.offset) }),
+    position({ line, column }: LineColumn): LineColumn {
+      const start = mended.getLineStarts()[line] ?? code.length;
+      const at = position(start + column);
+      return { line: at.line, column: at.character };
+    },
+  };
+}
+
 /** Gives tslab a compiler with our settings and a view of the file system in which the project's packages are everywhere. */
-function patchCompiler(home: string): typeof TypeScript {
+function patchCompiler(home: string, compiled: Map<string, CompiledMaps>): typeof TypeScript {
   const id = require.resolve('@tslab/typescript-for-tslab', { paths: [require.resolve('tslab/package.json')] });
   const ts = require(id) as typeof TypeScript;
   const patched = {};
   for (const key of Object.getOwnPropertyNames(ts))
-    if (key !== 'createWatchCompilerHost') Object.defineProperty(patched, key, { enumerable: true, configurable: true, get: () => ts[key as keyof typeof ts] });
+    if (key !== 'createWatchCompilerHost' && key !== 'transpileModule') Object.defineProperty(patched, key, { enumerable: true, configurable: true, get: () => ts[key as keyof typeof ts] });
   Object.assign(patched, {
     createWatchCompilerHost(roots: string[], settings: TypeScript.CompilerOptions & { typeRoots: string[] }, sys: TypeScript.System, ...rest: unknown[]) {
       Object.assign(settings, {
         moduleResolution: 100, // Bundler: reads `exports` maps
-        lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'].filter((l) => existsSync(path.join(path.dirname(id), l))),
+        lib: ['lib.es2023.d.ts'],
         types: ['node'],
+        inlineSourceMap: true,
         // npm hoists @types away from where tslab looks for them.
         typeRoots: [...settings.typeRoots, path.join(home, 'node_modules/@types')],
       });
@@ -148,6 +181,14 @@ function patchCompiler(home: string): typeof TypeScript {
       sys.watchFile = (p, callback, interval) => (/\/node_modules\/|\/typescript-for-tslab\//.test(p) ? { close() {} } : watchFile(p, callback, interval));
       overlayPackages(sys, process.cwd(), home);
       return (ts.createWatchCompilerHost as (...a: unknown[]) => unknown)(roots, settings, sys, ...rest);
+    },
+    /** tslab's second compilation, to CommonJS: keeps both source maps of what comes out. */
+    transpileModule(input: string, options: TypeScript.TranspileOptions): TypeScript.TranspileOutput {
+      const inline = /\/\/# sourceMappingURL=data:application\/json;base64,([\w+/=]+)\s*$/.exec(input);
+      const result = ts.transpileModule(inline ? input.slice(0, inline.index) : input, { ...options, compilerOptions: { ...options.compilerOptions, sourceMap: true } });
+      const outputText = result.outputText.replace(/\/\/# sourceMappingURL=.*\s*$/, '');
+      if (inline) compiled.set(outputText, { first: Buffer.from(inline[1], 'base64').toString('utf8'), second: result.sourceMapText! });
+      return { ...result, outputText };
     },
   });
   require.cache[id]!.exports = patched;
@@ -182,53 +223,6 @@ function overlayPackages(sys: TypeScript.System, cwd: string, home: string): voi
   sys.directoryExists = (p) => p === root || directoryExists.call(sys, forward(p));
   sys.getDirectories = (p) => (p === root ? [] : getDirectories.call(sys, forward(p)));
   sys.realpath = (p) => (forward(p) !== p ? p : realpath!.call(sys, p));
-}
-
-/** tslab emits `await (x)` and `for await` at top level rightly but does not see them as top-level await. */
-function hasTopLevelAwait(ts: typeof TypeScript, source: string): boolean {
-  const file = ts.createSourceFile('cell.ts', `export {};\n${source}`, ts.ScriptTarget.Latest, true);
-  const visit = (n: TypeScript.Node): boolean => {
-    if (ts.isAwaitExpression(n) || (ts.isForOfStatement(n) && n.awaitModifier)) return true;
-    if (ts.isFunctionLike(n) || ts.isClassLike(n) || ts.isModuleDeclaration(n)) return false;
-    return ts.forEachChild(n, (c) => visit(c) || undefined) ?? false;
-  };
-  return visit(file);
-}
-
-/**
- * Mends two faults of tslab's rewriting of earlier cells' variables, by insertions alone: `{y}` becomes `{y: y}`, and `const {a: b} = o` becomes `const {"a": b} = o`.
- * `back` moves a diagnostic to where it belongs in the user's source.
- */
-function mend(ts: typeof TypeScript, source: string): { code: string; back: (d: CellDiagnostic) => CellDiagnostic } {
-  const file = ts.createSourceFile('cell.ts', source, ts.ScriptTarget.Latest, true);
-  const insertions: [at: number, text: string][] = [];
-  const visit = (n: TypeScript.Node): void => {
-    if (ts.isShorthandPropertyAssignment(n)) insertions.push([n.name.end, `: ${n.name.text}`]);
-    if (ts.isBindingElement(n) && n.propertyName && ts.isIdentifier(n.propertyName)) insertions.push([n.propertyName.getStart(file), '"'], [n.propertyName.end, '"']);
-    ts.forEachChild(n, visit);
-  };
-  visit(file);
-  insertions.sort((a, b) => a[0] - b[0]);
-  let code = '';
-  let last = 0;
-  for (const [at, text] of insertions) {
-    code += source.slice(last, at) + text;
-    last = at;
-  }
-  code += source.slice(last);
-  const original = (offset: number): number => {
-    let added = 0;
-    for (const [at, text] of insertions) {
-      if (at + added + text.length <= offset) added += text.length;
-      else return at + added < offset ? at : offset - added;
-    }
-    return offset - added;
-  };
-  const position = (offset: number): Position => {
-    const at = Math.max(0, Math.min(original(offset), source.length));
-    return { offset: at, ...file.getLineAndCharacterOfPosition(at) };
-  };
-  return { code, back: (d) => (d.fileName || insertions.length === 0 ? d : { ...d, start: position(d.start.offset), end: position(d.end.offset) }) };
 }
 
 /** Inside the parentheses of a call, what is being called. */

@@ -7,12 +7,14 @@ import path from 'node:path';
 import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { version } from '../package.json';
+import type { DisplayOptions, Formatter, KernelApi, MimeBundle } from '../src/inspect/kernelApi';
 import { tableBundle } from '../src/inspect/tableHtml';
+import { ANSWERS } from './answers';
 import { Cell, InterruptError, runningCell, within } from './cell';
-import { bundleOf, encodeBytes, type Formatter, type MimeBundle } from './display';
-import { errorContent } from './errors';
+import { bundleOf, encodeBytes } from './display';
+import { type ErrorContent, errorContent } from './errors';
 import type { FromIo, IoSetup, Request, ToIo } from './ioMessages';
-import { type CellFailure, type LanguageService, startLanguageService } from './languageService';
+import { type LanguageService, startLanguageService } from './languageService';
 import { lazyModule, PRELUDE } from './prelude';
 import type { ConnectionInfo, Header } from './wire';
 
@@ -79,41 +81,51 @@ function isTable(value: unknown): boolean {
 }
 
 /** Shows something now; with a display id it can be updated later. */
-function display(data: MimeBundle, options: { metadata?: object; displayId?: string; update?: boolean } = {}): void {
+function display(data: MimeBundle, options: DisplayOptions = {}): void {
   const cell = runningCell();
   if (!cell?.header || cell.silent) return;
   const { metadata = {}, displayId, update = false } = options;
   publish(update ? 'update_display_data' : 'display_data', { data: encodeBytes(data), metadata, transient: displayId ? { display_id: displayId } : {} }, cell.header);
 }
 
-function throwIfInterrupted(): void {
-  const cell = runningCell();
-  if (!cell || (!cell.abort.signal.aborted && Atomics.load(interruptCount, 0) === cell.interruptsBefore)) return;
-  cell.abort.abort(new InterruptError());
-  throw cell.abort.signal.reason;
+function wasInterrupted(cell: Cell): boolean {
+  return cell.abort.signal.aborted || Atomics.load(interruptCount, 0) !== cell.interruptsBefore;
 }
 
-const kernel = {
+/** Marks a cell as interrupted. @returns what it throws */
+function interruption(cell: Cell): unknown {
+  if (!cell.abort.signal.aborted) cell.abort.abort(new InterruptError());
+  return cell.abort.signal.reason;
+}
+
+function throwIfInterrupted(): void {
+  const cell = runningCell();
+  if (cell?.header && wasInterrupted(cell)) throw interruption(cell);
+}
+
+const kernel: KernelApi = {
   version: 1,
   display,
-  registerFormatter: (f: Formatter) => void formatters.unshift(f),
+  show: async (value, options) => display(await bundleOf(value, formatters), options),
+  registerFormatter: (f) => void formatters.unshift(f),
   get signal() {
     return runningCell()?.abort.signal;
   },
   throwIfInterrupted,
-  /** Every training step calls this: a turn of the event loop, then stops a cell that was interrupted. */
   async checkpoint() {
     throwIfInterrupted();
     await new Promise((resolve) => setImmediate(resolve));
     throwIfInterrupted();
   },
-  lazyModule: (names: readonly string[]) => lazyModule(names, HOME),
+  lazyModule: (names) => lazyModule(names, HOME),
 };
 Object.assign(globalThis, { [Symbol.for('slimfit.kernel')]: kernel });
 
 // ---- the language
 let language: LanguageService;
 let ready: Promise<void> | undefined;
+/** Why `slimfit`, `tf` and `aq` are missing; told once, below the first cell. */
+let preludeFailure: ErrorContent | undefined;
 
 function start(): Promise<void> {
   ready ??= (async () => {
@@ -129,8 +141,9 @@ function start(): Promise<void> {
         if (cell) cell.error ??= failure;
       },
     });
+    log('compiler ready');
     const cell = new Cell(undefined, true, 0);
-    if (!(await within(cell, () => language.execute(PRELUDE)))) toTerminal(`slimfit: the prelude failed: ${inspect(cell.error)}\n`);
+    if (!(await within(cell, () => language.execute(PRELUDE, 'prelude')))) preludeFailure = errorContent(cell.error, PRELUDE);
     log('ready');
   })();
   return ready;
@@ -141,6 +154,8 @@ const queue: Request[] = [];
 let draining = false;
 let current: Cell | undefined;
 let executionCount = 0;
+/** Runs that do not count: silent ones and user expressions. */
+let uncounted = 0;
 let letGo: NodeJS.Timeout | undefined;
 
 async function drain(): Promise<void> {
@@ -150,92 +165,101 @@ async function drain(): Promise<void> {
   draining = false;
 }
 
+/** Fields of an execute_request, with the protocol's defaults. */
+function executeOptions(content: Record<string, unknown>) {
+  const { code = '', silent = false, stop_on_error = true, user_expressions } = content as {
+    code?: string;
+    silent?: boolean;
+    stop_on_error?: boolean;
+    user_expressions?: Record<string, string>;
+  };
+  const { store_history = true } = content as { store_history?: boolean };
+  return { code, silent, stopOnError: stop_on_error, counted: store_history && !silent, userExpressions: user_expressions ?? {} };
+}
+
 async function execute(request: Request): Promise<void> {
   const { header } = request;
-  const { code = '', silent = false, stop_on_error = true, store_history = !silent } = request.content as { code?: string; silent?: boolean; stop_on_error?: boolean; store_history?: boolean };
+  const { code, silent, stopOnError, counted, userExpressions } = executeOptions(request.content);
   const cell = new Cell(header, silent, request.interruptsBefore);
   current = cell;
   publish('status', { execution_state: 'busy' }, header);
-  await start();
-  if (!silent && store_history) executionCount++;
-  if (!silent) publish('execute_input', { code, execution_count: executionCount }, header);
+  if (counted) executionCount++;
+  const count = { execution_count: executionCount };
+  if (!silent) publish('execute_input', { code, ...count }, header);
   let reply: object;
   let failed = false;
   try {
+    await start();
+    if (preludeFailure && !silent) {
+      tell({ kind: 'stream', name: 'stderr', text: `slimfit, tf and aq are not there: ${preludeFailure.evalue}\n${preludeFailure.traceback.join('\n')}\n`, parent: header });
+      preludeFailure = undefined;
+    }
     within(cell, throwIfInterrupted);
-    const ok = await within(cell, () => language.execute(code));
-    if (!ok) throw cell.error;
+    await evaluate(cell, code, counted ? String(executionCount) : `x${++uncounted}`);
     if (cell.result && !silent) {
       const data = await within(cell, () => bundleOf(cell.result!.value, formatters));
-      publish('execute_result', { execution_count: executionCount, data, metadata: {} }, header);
+      publish('execute_result', { ...count, data, metadata: {} }, header);
     }
-    reply = { status: 'ok', execution_count: executionCount, payload: [], user_expressions: {} };
+    reply = { status: 'ok', ...count, payload: [], user_expressions: await evaluateAll(userExpressions, cell) };
   } catch (error) {
     failed = true;
-    const content = errorContent(cell.abort.signal.aborted ? cell.abort.signal.reason : error, code);
+    const content = errorContent(wasInterrupted(cell) ? interruption(cell) : error, code);
     if (!silent) publish('error', content, header);
-    reply = { status: 'error', execution_count: executionCount, ...content };
+    reply = { status: 'error', ...count, ...content };
   }
   clearTimeout(letGo);
+  letGo = undefined;
   current = undefined;
-  if (failed && stop_on_error) {
-    // Cells that the front end has sent already are aborted; give those on their way a moment to arrive.
-    await new Promise((resolve) => setTimeout(resolve, 15));
-    for (const waiting of queue.splice(0)) {
-      publish('status', { execution_state: 'busy' }, waiting.header);
-      tell({ kind: 'reply', type: 'execute_reply', content: { status: 'aborted', execution_count: executionCount }, to: waiting });
-      publish('status', { execution_state: 'idle' }, waiting.header);
-    }
-  }
+  if (failed && stopOnError) await abortWaiting();
   tell({ kind: 'reply', type: 'execute_reply', content: reply, to: request });
   publish('status', { execution_state: 'idle' }, header);
 }
 
+/** Runs code as a cell. @throws what it failed with */
+async function evaluate(cell: Cell, code: string, name: string): Promise<void> {
+  if (!(await within(cell, () => language.execute(code, name)))) throw cell.error;
+}
+
+/** Values that a front end asks for beside the cell's own, without output. */
+async function evaluateAll(expressions: Record<string, string>, parent: Cell): Promise<object> {
+  const values: Record<string, object> = {};
+  for (const [key, code] of Object.entries(expressions)) {
+    const cell = new Cell(parent.header, true, parent.interruptsBefore);
+    try {
+      await evaluate(cell, `(${code})`, `x${++uncounted}`);
+      values[key] = { status: 'ok', data: await within(cell, () => bundleOf(cell.result?.value, formatters)), metadata: {} };
+    } catch (error) {
+      values[key] = { status: 'error', ...errorContent(error, code) };
+    }
+  }
+  return values;
+}
+
+/** Cells that the front end sent after one that failed are not run; those on their way get a moment to arrive. */
+async function abortWaiting(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 15));
+  for (const waiting of queue.splice(0)) {
+    publish('status', { execution_state: 'busy' }, waiting.header);
+    tell({ kind: 'reply', type: 'execute_reply', content: { status: 'aborted', execution_count: executionCount }, to: waiting });
+    publish('status', { execution_state: 'idle' }, waiting.header);
+  }
+}
+
 function interrupt(): void {
   const cell = current;
-  if (!cell) return;
-  cell.abort.abort(new InterruptError());
+  if (!cell || !wasInterrupted(cell)) return;
+  interruption(cell);
   // A cell that awaits something without asking whether it was stopped is let go of; its next checkpoint still throws.
-  letGo = setTimeout(() => language?.interrupt(), 2000);
+  letGo ??= setTimeout(() => language?.interrupt(), 2000);
 }
-process.on('SIGINT', interrupt);
+// The signal breaks a cell that loops without awaiting (vm's breakOnSigint); all else comes with the message.
+process.on('SIGINT', () => {});
 process.on('uncaughtException', (error) => void process.stderr.write(`Uncaught ${inspect(error)}\n`));
 process.on('unhandledRejection', (reason) => {
   if (!(reason instanceof InterruptError)) process.stderr.write(`Unhandled rejection: ${inspect(reason)}\n`);
 });
 
-// ---- completion, inspection
-const text = (parts: readonly { readonly text: string }[] | undefined): string => (parts ?? []).map((p) => p.text).join('');
-
-const ANSWERS: Readonly<Record<string, (content: Record<string, unknown>) => object>> = {
-  is_complete_request({ code }) {
-    const { completed, indent = '' } = language.isComplete(String(code));
-    return completed ? { status: 'complete' } : { status: 'incomplete', indent };
-  },
-  complete_request({ code, cursor_pos }) {
-    const { start: from, end, candidates, original } = language.complete(String(code), Number(cursor_pos));
-    const kinds = new Map((original?.entries ?? []).map((e) => [e.name, e.kind]));
-    const types = candidates.slice(0, 300).map((c) => ({ start: from, end, text: c, type: kinds.get(c) ?? '' }));
-    return { status: 'ok', matches: candidates, cursor_start: from, cursor_end: end, metadata: { _jupyter_types_experimental: types } };
-  },
-  inspect_request({ code, cursor_pos }) {
-    const info = language.inspect(String(code), Number(cursor_pos));
-    if (!info) return { status: 'ok', found: false, data: {}, metadata: {} };
-    const signature = text(info.displayParts);
-    const docs = text(info.documentation);
-    const tags = (info.tags ?? []).map((t) => `@${t.name} ${text(t.text)}`);
-    return {
-      status: 'ok',
-      found: true,
-      metadata: {},
-      data: {
-        'text/plain': [signature, docs, ...tags].filter(Boolean).join('\n\n'),
-        'text/markdown': [`\`\`\`typescript\n${signature}\n\`\`\``, docs, ...tags].filter(Boolean).join('\n\n'),
-      },
-    };
-  },
-};
-
+// ---- other requests
 async function answer(request: Request): Promise<void> {
   const type = request.header.msg_type;
   if (type === 'execute_request') {
@@ -247,9 +271,9 @@ async function answer(request: Request): Promise<void> {
   const replyType = type.replace('_request', '_reply');
   try {
     await start();
-    tell({ kind: 'reply', type: replyType, content: ANSWERS[type](request.content), to: request });
+    tell({ kind: 'reply', type: replyType, content: ANSWERS[type](language, request.content), to: request });
   } catch (error) {
-    tell({ kind: 'reply', type: replyType, content: { status: 'error', ...errorContent({ kind: 'throw', error } satisfies CellFailure, '') }, to: request });
+    tell({ kind: 'reply', type: replyType, content: { status: 'error', ...errorContent(error, '') }, to: request });
   } finally {
     publish('status', { execution_state: 'idle' }, request.header);
   }
@@ -263,7 +287,11 @@ io.on('message', (m: FromIo) => {
     case 'request':
       return void answer(m.request);
     case 'interrupt':
+      tell({ kind: 'interrupted' });
       return interrupt();
+    case 'failed':
+      toTerminal(`slimfit: the kernel cannot start: ${m.text}\n`);
+      return process.exit(1);
     case 'shutdown':
       return tell({ kind: 'exit' });
     case 'log':
