@@ -84,12 +84,21 @@ export abstract class BaseEngine<Raw> {
 
   /** Replaces the values of a tensor: the new raw handle takes the place of the old one, which is released. Shape and bytes stay. */
   protected replaceRaw(tensor: DeviceTensor, raw: Raw): void {
-    const h = this.handle(tensor);
-    if (h.storage.refs !== 1)
-      throw new InvalidArgumentError(`cannot update tensor ${h.id} [${h.shape}] in place: ${h.storage.refs - 1} other tensors share its storage`);
-    const old = h.raw;
-    h.raw = raw;
-    if (old !== raw) this.release(old);
+    this.checkUpdatable(tensor);
+    const old = this.raw(tensor);
+    this.setRaw(tensor, raw);
+    this.release(old);
+  }
+
+  /** Gives a tensor another raw handle. The old one is the caller's. */
+  protected setRaw(tensor: DeviceTensor, raw: Raw): void {
+    this.handle(tensor).raw = raw;
+  }
+
+  /** @throws InvalidArgumentError when other tensors would see an update in place */
+  protected checkUpdatable(tensor: DeviceTensor): void {
+    const { id, shape, storage } = this.handle(tensor);
+    if (storage.refs !== 1) throw new InvalidArgumentError(`cannot update tensor ${id} [${shape}] in place: ${storage.refs - 1} other tensors share its storage`);
   }
 
   share(tensor: DeviceTensor, category: Category = 'workspace'): DeviceTensor {
