@@ -7,6 +7,7 @@ import Module from 'node:module';
 import path from 'node:path';
 import type * as TypeScript from 'typescript';
 import { completeness, hasTopLevelAwait, mend } from './mend';
+import { reachedDeclarations } from './salvage';
 import { type CompiledMaps, type LineColumn, SourcePositions } from './sourcePositions';
 
 /** A position in a cell's source, from 0. */
@@ -31,10 +32,13 @@ export type CellFailure = { readonly kind: 'types'; readonly diagnostics: readon
 interface Converted {
   diagnostics: CellDiagnostic[];
   output?: string;
+  declOutput?: string;
   hasToplevelAwait?: boolean;
 }
 interface Converter {
   convert(previous: string, source: string): Converted;
+  complete(previous: string, source: string, position: number): Completion;
+  inspect(previous: string, source: string, position: number): QuickInfo | null;
   close(): void;
 }
 interface Completion {
@@ -53,6 +57,8 @@ interface Executor {
   complete(source: string, position: number): Completion;
   inspect(source: string, position: number): QuickInfo | null;
   interrupt(): void;
+  /** Values of the names that cells declare. */
+  readonly locals: Readonly<Record<string, unknown>>;
 }
 
 /** What the kernel needs to run cells. */
@@ -94,14 +100,22 @@ export function startLanguageService(options: LanguageServiceOptions): LanguageS
   let diagnostics: CellDiagnostic[] | undefined;
   let reported = false;
   let fileName = '';
+  /** The declarations that the executor knows, and those that the last cell to run would add. */
+  let latest = { known: '', added: '' };
+  /** Declarations after a cell that failed, which the executor does not know of. */
+  let salvaged: { readonly known: string; readonly instead: string } | undefined;
+  const declared = (known: string): string => (known === salvaged?.known ? salvaged.instead : known);
   const node: Converter = {
     ...base,
+    complete: (previous, source, position) => base.complete(declared(previous), source, position),
+    inspect: (previous, source, position) => base.inspect(declared(previous), source, position),
     convert(previous, source) {
       const { code, original } = mend(ts, source);
       const place = offsets(ts, code, source, original);
-      const converted = base.convert(previous, code);
+      const converted = base.convert(declared(previous), code);
       diagnostics = converted.diagnostics.length > 0 ? converted.diagnostics.map(place.diagnostic) : undefined;
       if (!diagnostics && !converted.hasToplevelAwait && hasTopLevelAwait(ts, source)) converted.hasToplevelAwait = true;
+      if (!diagnostics) latest = { known: previous, added: converted.declOutput ?? '' };
       const maps = compiled.get(converted.output ?? '');
       compiled.clear();
       if (maps) positions.add(fileName, maps, (converted.hasToplevelAwait ? ASYNC_WRAPPER : WRAPPER).length, place.position);
@@ -124,11 +138,14 @@ export function startLanguageService(options: LanguageServiceOptions): LanguageS
     },
   );
   return {
-    execute(source, name) {
+    async execute(source, name) {
       reported = false;
       diagnostics = undefined;
       fileName = `cell-${name}.ts`;
-      return executor.execute(source);
+      const ok = await executor.execute(source);
+      if (ok) salvaged = undefined;
+      else if (!diagnostics) salvaged = { known: latest.known, instead: reachedDeclarations(ts, latest.added, (n) => executor.locals[n] !== undefined) };
+      return ok;
     },
     complete: (source, position) => executor.complete(source, position),
     inspect: (source, position) => executor.inspect(source, position) ?? inspectCallee(ts, executor, source, position),
