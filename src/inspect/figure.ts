@@ -3,6 +3,7 @@
  * static picture inside stays.
  */
 import { randomUUID } from 'node:crypto';
+import { baseLayout, COLOURS } from './palette';
 import { staticSvg, type Trace } from './staticSvg';
 
 /** Version of plotly.js that pages load when the Jupyter server does not have it. */
@@ -11,7 +12,8 @@ const PLOTLY_CDN = 'https://cdn.plot.ly/plotly-3.1.0.min.js';
 /** Data and layout, as Plotly takes them. */
 export interface FigureSpec {
   readonly data: readonly Trace[];
-  readonly layout: Readonly<Record<string, unknown>>;
+  /** What it leaves out reads well on light and dark pages. */
+  readonly layout?: Readonly<Record<string, unknown>>;
 }
 
 /** An interactive figure. */
@@ -21,7 +23,7 @@ export class Figure {
 
   constructor({ data, layout }: FigureSpec) {
     this.data = data;
-    this.layout = layout;
+    this.layout = completeLayout(layout ?? {});
   }
 
   /** Its static picture. */
@@ -34,7 +36,7 @@ export class Figure {
     const id = `slimfit-${randomUUID()}`;
     const height = (this.layout.height as number | undefined) ?? 360;
     const picture = `data:image/svg+xml;base64,${Buffer.from(this.toSvg()).toString('base64')}`;
-    const spec = scriptJson({ data: this.data.map(plain), layout: this.layout });
+    const spec = scriptJson({ data: this.data.map(plain), layout: plain(this.layout) });
     return `<div id="${id}" style="min-height:${height}px"><img alt="${String(this.titleText).replace(/[&"<>]/g, ' ')}" style="max-width:100%" src="${picture}"></div>
 <script type="text/javascript">(function(){
 var id=${scriptJson(id)},fig=${spec};
@@ -56,8 +58,16 @@ if(window.ResizeObserver)new ResizeObserver(function(){if(el.isConnected&&el.cli
   }
 
   private get titleText(): string {
-    return (this.layout.title as { text?: string } | undefined)?.text ?? 'untitled';
+    const title = this.layout.title as { text?: string } | string | undefined;
+    return (typeof title === 'string' ? title : title?.text) || 'untitled';
   }
+}
+
+/** A layout over our own: no background, mid-grey text, colours for the colour-blind. */
+function completeLayout(given: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const base = baseLayout('', '', '', 360);
+  const over = (key: string) => ({ [key]: { ...(base[key] as object), ...(given[key] as object | undefined) } });
+  return { colorway: Object.values(COLOURS), ...base, ...given, ...over('font'), ...over('xaxis'), ...over('yaxis') };
 }
 
 /** JSON that may stand inside a script element. */
@@ -65,9 +75,12 @@ function scriptJson(value: unknown): string {
   return JSON.stringify(value).replace(/</g, '\\u003c').replace(/\u2028/g, '\\u2028').replace(/\u2029/g, '\\u2029');
 }
 
-/** Typed arrays become lists; JSON knows no others. */
+/** What JSON can say: typed arrays become lists (those of 32 bits with the digits that they have), big integers become numbers. */
 function plain(value: unknown): unknown {
-  if (ArrayBuffer.isView(value)) return Array.from(value as Float64Array, (v) => (Number.isFinite(v) ? v : null));
+  if (typeof value === 'bigint') return Number(value);
+  if (value instanceof Float32Array) return Array.from(value, (v) => (Number.isFinite(v) ? Number(v.toPrecision(8)) : null));
+  if (ArrayBuffer.isView(value)) return Array.from(value as Float64Array, plain);
+  if (value instanceof Date) return value.toISOString();
   if (Array.isArray(value)) return value.map(plain);
   if (value && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, plain(v)]));
   return value;

@@ -2,6 +2,7 @@
  * A static picture of a figure: what GitHub, nbconvert and untrusted notebooks show. Draws the few kinds of traces that our figures have (scatter, bar, heatmap) without a
  * browser.
  */
+import { CIVIDIS, COLOURS } from './palette';
 import { escapeHtml } from './tableHtml';
 
 /** The traces that can be drawn. */
@@ -18,8 +19,13 @@ interface Axis {
 const WIDTH = 760;
 const FONT = 'font-family="sans-serif" font-size="11" fill="#7f7f7f"';
 
+/** Kinds of traces that are drawn; of others the picture says that they are not. */
+const DRAWN = new Set<unknown>(['scatter', 'bar', 'heatmap', undefined]);
+
 /** SVG of traces under a Plotly layout. */
-export function staticSvg(data: readonly Trace[], layout: Readonly<Record<string, unknown>>): string {
+export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<string, unknown>>): string {
+  const data = traces.filter((t) => DRAWN.has(t.type)).map(completed);
+  const notDrawn = [...new Set(traces.filter((t) => !DRAWN.has(t.type)).map((t) => String(t.type)))];
   const height = (layout.height as number | undefined) ?? 360;
   const titleOf = (o: unknown): string => {
     const t = (o as { title?: { text?: string } | string } | undefined)?.title;
@@ -27,7 +33,7 @@ export function staticSvg(data: readonly Trace[], layout: Readonly<Record<string
   };
   const list = (v: unknown): (number | string)[] => (v === undefined ? [] : Array.from(v as ArrayLike<number | string>).filter((e) => e !== null));
   const ys = data.flatMap((t) => list(t.y));
-  const longest = Math.max(0, ...ys.filter((y) => typeof y === 'string').map((y) => (y as string).length));
+  const longest = ys.reduce<number>((n, y) => (typeof y === 'string' ? Math.max(n, y.length) : n), 0);
   const box = { left: Math.max(64, 24 + 6 * Math.min(longest, 26)), right: WIDTH - 24, top: 64, bottom: height - 48 };
   const main = data.filter((t) => t.yaxis !== 'y2');
   const stacked = layout.barmode === 'stack';
@@ -49,9 +55,11 @@ export function staticSvg(data: readonly Trace[], layout: Readonly<Record<string
     for (const t of second) parts.push(line(t, x, y2));
     for (const { value, text } of y2.ticks()) parts.push(label(text, box.right + 2, y2.at(value) + 4, 'start'));
   }
+  if (notDrawn.length > 0) parts.push(label(`no static picture of: ${notDrawn.join(', ')}`, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 'middle'));
   const named = data.filter((t) => typeof t.name === 'string' && t.showlegend !== false);
+  const legend = layout.showlegend !== false && (named.length > 1 || layout.showlegend === true) ? named : [];
   let legendX = box.right;
-  for (const t of [...named].reverse()) {
+  for (const t of [...legend].reverse()) {
     const text = String(t.name);
     legendX -= 6.2 * text.length;
     parts.push(label(text, legendX, 50, 'start'), `<rect x="${r(legendX - 14)}" y="41" width="10" height="10" fill="${colourOf(t)}"/>`);
@@ -68,10 +76,25 @@ export function staticSvg(data: readonly Trace[], layout: Readonly<Record<string
 const r = (n: number): string => n.toFixed(1);
 const label = (text: string, x: number, y: number, anchor: string): string => `<text x="${r(x)}" y="${r(y)}" text-anchor="${anchor}">${escapeHtml(text)}</text>`;
 
-function colourOf(t: Trace): string {
+/** A trace with the coordinates and colours that Plotly would give it. */
+function completed(t: Trace, index: number): Trace {
+  const list = (v: unknown, length: number) =>
+    v === undefined ? Array.from({ length }, (_, i) => i) : Array.from(v as ArrayLike<unknown>, (e) => (e instanceof Date ? e.toISOString() : typeof e === 'boolean' ? String(e) : typeof e === 'bigint' ? Number(e) : e));
+  const lengthOf = (v: unknown) => (v as ArrayLike<unknown> | undefined)?.length ?? 0;
+  if (t.type === 'heatmap') {
+    const z = Array.from((t.z ?? []) as ArrayLike<ArrayLike<number | null>>);
+    return { ...t, z, x: list(t.x, lengthOf(z[0])), y: list(t.y, z.length), colorscale: Array.isArray(t.colorscale) ? t.colorscale : CIVIDIS };
+  }
+  const colours = Object.values(COLOURS);
+  return { ...t, x: list(t.x, lengthOf(t.y)), y: list(t.y, lengthOf(t.x)), fallbackColour: colours[index % colours.length] };
+}
+
+/** Colour of a trace, or of one of its points. */
+function colourOf(t: Trace, point = 0): string {
   const of = (o: unknown) => (o as { color?: unknown } | undefined)?.color;
   const c = of(t.line) ?? of(t.marker);
-  return typeof c === 'string' ? c : '#0072b2';
+  const chosen = Array.isArray(c) ? (c as unknown[])[point] : c;
+  return typeof chosen === 'string' ? escapeHtml(chosen) : String(t.fallbackColour);
 }
 
 /** Smallest and largest number that a kind of traces reaches along one axis. */
@@ -84,6 +107,14 @@ function valueExtent(traces: readonly Trace[], axis: 'x' | 'y', stacked: boolean
     const keys = t[axis === 'x' ? 'y' : 'x'] as ArrayLike<unknown> | undefined;
     Array.from((t[axis] ?? []) as ArrayLike<number | string>).forEach((v, i) => {
       if (typeof v !== 'number' || !Number.isFinite(v)) return;
+      if (t.type === 'heatmap') {
+        // Cells reach half their width beyond their middle.
+        const at = t[axis] as ArrayLike<number>;
+        const half = at.length > 1 ? Math.abs(at[1] - at[0]) / 2 : 0.5;
+        lo = Math.min(lo, v - half);
+        hi = Math.max(hi, v + half);
+        return;
+      }
       const total = bar && stacked ? (sums.get(keys?.[i]) ?? 0) + v : v;
       if (bar && stacked) sums.set(keys?.[i], total);
       lo = Math.min(lo, bar ? 0 : total);
@@ -130,47 +161,61 @@ function axisOf(values: readonly (number | string)[], settings: unknown, from: n
 }
 
 function line(t: Trace, x: Axis, y: Axis): string {
-  const xs = Array.from(t.x as ArrayLike<number | string>);
-  const ys = Array.from(t.y as ArrayLike<number | string>);
-  const points = xs.flatMap((v, i) => (v === null || ys[i] === null || (typeof ys[i] === 'number' && !Number.isFinite(ys[i])) ? [] : [[x.at(v), y.at(ys[i])]]));
+  const xs = t.x as (number | string | null)[];
+  const ys = t.y as (number | string | null)[];
+  const drawable = (v: unknown) => typeof v === 'string' || (typeof v === 'number' && Number.isFinite(v));
   const colour = colourOf(t);
-  if (t.mode === 'markers') return points.map(([a, b]) => `<circle cx="${r(a)}" cy="${r(b)}" r="2.5" fill="${colour}"/>`).join('');
-  return `<polyline fill="none" stroke="${colour}" stroke-width="1.8" points="${points.map(([a, b]) => `${r(a)},${r(b)}`).join(' ')}"/>`;
+  const mode = String(t.mode ?? (xs.length < 20 ? 'lines+markers' : 'lines'));
+  const runs: string[][] = [[]];
+  const dots: string[] = [];
+  xs.forEach((v, i) => {
+    const at = drawable(v) && drawable(ys[i]) ? [x.at(v!), y.at(ys[i]!)] : [NaN];
+    // A missing point, or one that a logarithmic axis cannot show, is a gap.
+    if (!at.every(Number.isFinite)) return void runs.push([]);
+    runs.at(-1)!.push(`${r(at[0])},${r(at[1])}`);
+    if (mode.includes('markers')) dots.push(`<circle cx="${r(at[0])}" cy="${r(at[1])}" r="2.5" fill="${colourOf(t, i)}"/>`);
+  });
+  const lines = mode.includes('lines') ? runs.filter((run) => run.length > 1).map((run) => `<polyline fill="none" stroke="${colour}" stroke-width="1.8" points="${run.join(' ')}"/>`) : [];
+  return [...lines, ...dots].join('');
 }
 
 function bars(t: Trace, x: Axis, y: Axis, bases: Map<number | string, number>): string {
   const across = t.orientation === 'h';
-  const keys = Array.from((across ? t.y : t.x) as ArrayLike<number | string>);
-  const values = Array.from((across ? t.x : t.y) as ArrayLike<number>);
+  const keys = (across ? t.y : t.x) as (number | string)[];
+  const values = (across ? t.x : t.y) as number[];
   const [keyAxis, valueAxis] = across ? [y, x] : [x, y];
   const thick = 0.8 * keyAxis.band;
   return keys
     .map((k, i) => {
+      if (!Number.isFinite(values[i])) return '';
       const base = bases.get(k) ?? 0;
       bases.set(k, base + values[i]);
       const [a, b] = [valueAxis.at(base), valueAxis.at(base + values[i])];
       const mid = keyAxis.at(k);
       const rect = across ? [Math.min(a, b), mid - thick / 2, Math.abs(b - a), thick] : [mid - thick / 2, Math.min(a, b), thick, Math.abs(b - a)];
-      return `<rect x="${r(rect[0])}" y="${r(rect[1])}" width="${r(rect[2])}" height="${r(rect[3])}" fill="${colourOf(t)}"/>`;
+      return `<rect x="${r(rect[0])}" y="${r(rect[1])}" width="${r(rect[2])}" height="${r(rect[3])}" fill="${colourOf(t, i)}"/>`;
     })
     .join('');
 }
 
 function heatmap(t: Trace, x: Axis, y: Axis): string {
-  const xs = Array.from(t.x as ArrayLike<number | string>);
-  const ys = Array.from(t.y as ArrayLike<number | string>);
+  const xs = t.x as (number | string)[];
+  const ys = t.y as (number | string)[];
   const z = t.z as ArrayLike<ArrayLike<number | null>>;
   const scale = t.colorscale as readonly [number, string][];
-  const numbers = Array.from(z).flatMap((row) => Array.from(row).filter((v): v is number => v !== null && Number.isFinite(v)));
-  const [lo, hi] = [(t.zmin as number | undefined) ?? Math.min(...numbers), (t.zmax as number | undefined) ?? Math.max(...numbers)];
-  // A numeric axis ends at the middle of its last cell.
+  let [least, most] = [Infinity, -Infinity];
+  for (const row of Array.from(z))
+    for (const v of Array.from(row))
+      if (v !== null && Number.isFinite(v)) [least, most] = [Math.min(least, v), Math.max(most, v)];
+  const [lo, hi] = [(t.zmin as number | undefined) ?? least, (t.zmax as number | undefined) ?? most];
+  const height = ys.length > 1 ? Math.abs(y.at(ys[1]) - y.at(ys[0])) : y.band;
   const width = xs.length > 1 ? Math.abs(x.at(xs[1]) - x.at(xs[0])) : x.band;
   const out: string[] = [];
   for (let j = 0; j < ys.length; j++)
     for (let i = 0; i < xs.length; i++) {
-      const v = z[j][i];
-      if (v === null || !Number.isFinite(v)) continue;
-      out.push(`<rect x="${r(x.at(xs[i]) - width / 2)}" y="${r(y.at(ys[j]) - y.band / 2)}" width="${r(width + 0.2)}" height="${r(y.band + 0.2)}" fill="${colourAt(scale, hi > lo ? (v - lo) / (hi - lo) : 0.5)}"/>`);
+      const v = z[j]?.[i];
+      if (v === null || v === undefined || !Number.isFinite(v)) continue;
+      out.push(`<rect x="${r(x.at(xs[i]) - width / 2)}" y="${r(y.at(ys[j]) - height / 2)}" width="${r(width + 0.2)}" height="${r(height + 0.2)}" fill="${colourAt(scale, hi > lo ? (v - lo) / (hi - lo) : 0.5)}"/>`);
     }
   return out.join('');
 }
