@@ -61,7 +61,9 @@ export class Tokenizer {
     if (!existsSync(file('vocab.txt'))) throw new FileMissingError(`neither tokenizer.json nor vocab.txt in ${folder}`);
     const tokens = readFileSync(file('vocab.txt'), 'utf8').split(/\r?\n/);
     if (tokens.at(-1) === '') tokens.pop();
-    return Tokenizer.fromVocabulary(tokens, { lowerCase: (settings.do_lower_case as boolean | undefined) ?? true });
+    // A vocabulary with capitals is a cased model's, when nothing else says so.
+    const cased = tokens.some((t) => /^\p{Lu}\p{Ll}+$/u.test(t));
+    return Tokenizer.fromVocabulary(tokens, { lowerCase: (settings.do_lower_case as boolean | undefined) ?? !cased });
   }
 
   /** A tokenizer of a list of tokens, by id. Continuations begin with `##`. */

@@ -268,8 +268,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     }
   }
 
-  /** One read-back for all magnitudes of the step. Frees nothing: the caller does. */
-  private async readMagnitudes(of: readonly { layer: number; value: DeviceTensor }[]): Promise<Map<number, number>> {
+  /** One read-back for all magnitudes of the step, which are freed. */
+  private async readMagnitudes(of: { layer: number; value: DeviceTensor }[]): Promise<Map<number, number>> {
     const out = new Map<number, number>();
     if (of.length === 0) return out;
     const { engine } = this;
@@ -280,8 +280,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       ),
     );
     const values = await engine.read(all);
-    engine.free(all);
-    of.forEach(({ layer }, i) => {
+    engine.free(all, ...of.map((m) => m.value));
+    of.splice(0).forEach(({ layer }, i) => {
       out.set(layer, values[i]);
       if (!Number.isFinite(values[i]))
         this.warn(`${this.freezableLayers[layer].name} holds a weight of exactly 0, so its update magnitude is ${values[i]} and it trains in every step (as in the published code)`);

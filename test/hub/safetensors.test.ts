@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { CheckpointError, FileMissingError, InvalidArgumentError } from '../../src/errors';
+import { readSafetensors, writeSafetensors } from '../../src/hub/safetensors';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-st-'));
+let n = 0;
+const at = () => path.join(folder, `${n++}.safetensors`);
+
+/** A file from a header and data, as any program could write it. */
+function craft(header: unknown, data: Uint8Array, claimed?: bigint): string {
+  const json = Buffer.from(typeof header === 'string' ? header : JSON.stringify(header));
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(claimed ?? BigInt(json.length));
+  const file = at();
+  writeFileSync(file, Buffer.concat([prefix, json, data]));
+  return file;
+}
+const f32 = (...v: number[]) => new Uint8Array(Float32Array.from(v).buffer);
+
+test('what is written is read back to the bit, special values included', async () => {
+  const file = at();
+  const a = { shape: [2, 3], data: Float32Array.of(1, -0, NaN, Infinity, 1e-45, 3.4e38) };
+  writeSafetensors(file, new Map([['a', a], ['empty', { shape: [0], data: new Float32Array(0) }], ['scalar', { shape: [], data: Float32Array.of(7) }]]));
+  const back = await readSafetensors(file);
+  assert.deepEqual([...back.keys()], ['a', 'empty', 'scalar']);
+  assert.deepEqual(new Uint8Array(back.get('a')!.data.buffer), new Uint8Array(a.data.buffer));
+  assert.deepEqual(back.get('scalar')!.shape, []);
+  const header = readFileSync(file).readBigUInt64LE(0);
+  assert.equal(header % 8n, 0n);
+});
+
+test('half, brain and double precision become float32, 64-bit integers int32', async () => {
+  const data = Buffer.alloc(2 * 3 + 2 * 2 + 8 + 8);
+  [0x3c00, 0xc000, 0x0001].forEach((h, i) => data.writeUInt16LE(h, 2 * i));
+  [0x3f80, 0xc040].forEach((h, i) => data.writeUInt16LE(h, 6 + 2 * i));
+  data.writeDoubleLE(0.5, 10);
+  data.writeBigInt64LE(-3n, 18);
+  const t = await readSafetensors(
+    craft({ h: { dtype: 'F16', shape: [3], data_offsets: [0, 6] }, b: { dtype: 'BF16', shape: [2], data_offsets: [6, 10] }, d: { dtype: 'F64', shape: [1], data_offsets: [10, 18] }, i: { dtype: 'I64', shape: [1], data_offsets: [18, 26] } }, data),
+  );
+  assert.deepEqual(t.get('h')!.data, Float32Array.of(1, -2, 2 ** -24));
+  assert.deepEqual(t.get('b')!.data, Float32Array.of(1, -3));
+  assert.deepEqual(t.get('d')!.data, Float32Array.of(0.5));
+  assert.deepEqual(t.get('i')!.data, Int32Array.of(-3));
+});
+
+const one = (o: object) => ({ a: { dtype: 'F32', shape: [2], data_offsets: [0, 8], ...o } });
+const ATTACKS: readonly [string, () => string, RegExp][] = [
+  ['a header of 2^60 bytes', () => craft(one({}), f32(1, 2), 2n ** 60n), /claims a header of 1152921504606846976 bytes/],
+  ['a header longer than the file', () => craft(one({}), f32(1, 2), 5000n), /claims a header of 5000 bytes/],
+  ['a file of three bytes', () => { const f = at(); writeFileSync(f, 'abc'); return f; }, /only 3 bytes/],
+  ['a truncated file', () => { const f = craft(one({}), f32(1, 2)); writeFileSync(f, readFileSync(f).subarray(0, -3)); return f; }, /ends at byte 8 of the data, but there are 5/],
+  ['bytes after the last tensor', () => craft(one({}), f32(1, 2, 3)), /12 bytes of data, but its tensors cover 8/],
+  ['overlapping tensors', () => craft({ ...one({}), b: { dtype: 'F32', shape: [2], data_offsets: [4, 12] } }, f32(1, 2, 3)), /begins at byte 4/],
+  ['a hole between tensors', () => craft({ ...one({}), b: { dtype: 'F32', shape: [1], data_offsets: [12, 16] } }, f32(1, 2, 3, 4)), /begins at byte 12/],
+  ['a shape that does not fit its offsets', () => craft(one({ shape: [3] }), f32(1, 2)), /needs 12 bytes/],
+  ['a shape that overflows', () => craft(one({ shape: [2 ** 40, 2 ** 40] }), f32(1, 2)), /bytes/],
+  ['a negative size', () => craft(one({ shape: [-2] }), f32(1, 2)), /shape/],
+  ['offsets that run backwards', () => craft(one({ data_offsets: [8, 0] }), f32(1, 2)), /bytes/],
+  ['an unknown type of element', () => craft(one({ dtype: 'Q7' }), f32(1, 2)), /dtype Q7/],
+  ['a type named like a method', () => craft(one({ dtype: 'constructor' }), f32(1, 2)), /dtype constructor/],
+  ['a header that is no JSON', () => craft('{"a":', f32(1)), /no UTF-8 JSON/],
+  ['a header that is a list', () => craft([], f32()), /no JSON object/],
+  ['a tensor that is null', () => craft({ a: null }, f32()), /dtype undefined/],
+];
+for (const [what, make, text] of ATTACKS)
+  test(`refused by file and reason: ${what}`, async () => {
+    const file = make();
+    await assert.rejects(readSafetensors(file), (e: Error) => e instanceof CheckpointError && e.message.includes(file) && text.test(e.message));
+  });
+
+test('a file that is not there is named', async () => {
+  await assert.rejects(readSafetensors(path.join(folder, 'none')), FileMissingError);
+});
+
+test('a write that fails leaves the old file, and no other', () => {
+  const file = at();
+  writeSafetensors(file, new Map([['a', { shape: [1], data: Float32Array.of(1) }]]));
+  const before = readFileSync(file);
+  const files = readdirSync(folder).length;
+  assert.throws(() => writeSafetensors(file, new Map([['a', { shape: [3], data: Float32Array.of(1) }]])), InvalidArgumentError);
+  assert.throws(() => writeSafetensors(path.join(folder, 'no/such/folder/x'), new Map()));
+  assert.deepEqual(readFileSync(file), before);
+  assert.equal(readdirSync(folder).length, files);
+});

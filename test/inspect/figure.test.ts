@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { runInNewContext } from 'node:vm';
+import { test } from 'node:test';
+import { Figure } from '../../src/inspect/figure';
+
+const displayed = (f: Figure) => (f as unknown as Record<symbol, () => Record<string, string>>)[Symbol.for('Jupyter.display')]();
+const numbers = (svg: string, pattern: RegExp) => [...svg.matchAll(pattern)].map((m) => m.slice(1).map(Number));
+
+test('a figure gives HTML with its picture inside, the picture itself, and a text', () => {
+  const bundle = displayed(new Figure({ data: [{ y: [3, 2, 1] }], layout: { title: { text: 'Loss' } } }));
+  assert.deepEqual(Object.keys(bundle), ['text/html', 'image/svg+xml', 'text/plain']);
+  assert.equal(bundle['text/plain'], 'Figure: Loss');
+  const inside = /src="data:image\/svg\+xml;base64,([^"]+)"/.exec(bundle['text/html'])![1];
+  assert.equal(Buffer.from(inside, 'base64').toString(), bundle['image/svg+xml']);
+});
+
+/** Runs the script of a figure in a page of our own. @returns the scripts that it loads, and what it draws */
+async function runScript(html: string, options: { baseUrl?: string; unreachable?: (url: string) => boolean }) {
+  const source = /<script type="text\/javascript">([^]*)<\/script>/.exec(html)![1];
+  const urls: string[] = [];
+  const drawn: unknown[][] = [];
+  const element = { replaceChildren() {} };
+  const window: Record<string, unknown> = {};
+  const document = {
+    getElementById: (id: string) => (id !== 'jupyter-config-data' ? element : options.baseUrl ? { textContent: JSON.stringify({ baseUrl: options.baseUrl }) } : null),
+    createElement: () => ({}),
+    head: {
+      appendChild(s: { src: string; onload(): void; onerror(): void }) {
+        urls.push(s.src);
+        if (options.unreachable?.(s.src)) return queueMicrotask(() => s.onerror());
+        window.Plotly = { newPlot: async (...a: unknown[]) => void drawn.push(a) };
+        queueMicrotask(() => s.onload());
+      },
+    },
+  };
+  runInNewContext(source, { window, document });
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  return { urls, drawn };
+}
+
+test('its script loads plotly from the Jupyter server, then from the CDN, and leaves the picture when neither answers', async () => {
+  const html = new Figure({ data: [{ type: 'scatter', y: new Float32Array([0.1, NaN]) }] }).toHtml();
+  const server = await runScript(html, { baseUrl: '/lab/' });
+  assert.deepEqual(server.urls, ['/lab/kernelspecs/slimfit/plotly.min.js']);
+  assert.equal(JSON.stringify((server.drawn[0][1] as unknown[])[0]), '{"type":"scatter","y":[0.1,null]}');
+  const cdn = await runScript(html, { baseUrl: '/', unreachable: (u) => u.startsWith('/') });
+  assert.deepEqual(cdn.urls, ['/kernelspecs/slimfit/plotly.min.js', 'https://cdn.plot.ly/plotly-3.1.0.min.js']);
+  assert.equal(cdn.drawn.length, 1);
+  const nothing = await runScript(html, { unreachable: () => true });
+  assert.deepEqual(nothing.drawn, []);
+});
+
+test('text of the data cannot leave the script or the picture', () => {
+  const html = new Figure({ data: [{ y: [1], name: '</script><b>' }], layout: { title: { text: '"><img onerror=x>' } } }).toHtml();
+  assert.equal(html.match(/<\/script>/g)!.length, 1);
+  assert.ok(!html.includes('<b>'));
+  assert.ok(!html.includes('<img onerror'));
+});
+
+test('a figure without a layout has no background and mid-grey text; what the user says comes first', () => {
+  const plain = new Figure({ data: [] });
+  assert.equal(plain.layout.paper_bgcolor, 'rgba(0,0,0,0)');
+  assert.equal((plain.layout.font as { color: string }).color, '#7f7f7f');
+  const own = new Figure({ data: [], layout: { paper_bgcolor: 'white', font: { size: 20 }, xaxis: { type: 'log' } } });
+  assert.equal(own.layout.paper_bgcolor, 'white');
+  assert.deepEqual(own.layout.font, { color: '#7f7f7f', size: 20 });
+  assert.equal((own.layout.xaxis as { type: string }).type, 'log');
+});
+
+test('a line goes through its points: higher values stand higher, gaps stay gaps', () => {
+  const svg = new Figure({ data: [{ type: 'scatter', mode: 'lines', x: [0, 1, 2, 3, 4, 5], y: [0, 10, 5, NaN, 0, 10] }] }).toSvg();
+  const lines = [...svg.matchAll(/points="([^"]+)"/g)].map((m) => m[1].split(' ').map((p) => p.split(',').map(Number)));
+  assert.deepEqual(lines.map((l) => l.length), [3, 2]);
+  const [[x0, y0], [x1, y1], [x2, y2]] = lines[0];
+  assert.ok(Math.abs(x1 - x0 - (x2 - x1)) < 0.2, 'equal steps');
+  assert.ok(y1 < y2 && y2 < y0);
+  assert.ok(Math.abs(y2 - (y0 + y1) / 2) < 0.2, 'a linear axis');
+});
+
+test('a logarithmic axis has equal room for equal factors and leaves out what it cannot show', () => {
+  const svg = new Figure({ data: [{ mode: 'lines', y: [1, 10, 100, 0] }], layout: { yaxis: { type: 'log' } } }).toSvg();
+  const [[, a], [, b], [, c]] = /points="([^"]+)"/.exec(svg)![1].split(' ').map((p) => p.split(',').map(Number));
+  assert.ok(Math.abs(a - b - (b - c)) < 0.2);
+  assert.ok(!svg.includes('NaN'));
+});
+
+test('bars begin at zero and are as long as their values; stacked ones stand on each other', () => {
+  const rect = /<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="#0072b2"/g;
+  const [one, two] = numbers(new Figure({ data: [{ type: 'bar', x: ['a', 'b'], y: [1, 2] }] }).toSvg(), rect);
+  assert.ok(Math.abs(two[3] - 2 * one[3]) < 0.3);
+  assert.ok(Math.abs(one[1] + one[3] - (two[1] + two[3])) < 0.2, 'one ground line');
+  const svg = new Figure({ data: [{ type: 'bar', x: ['a'], y: [1] }, { type: 'bar', x: ['a'], y: [3] }], layout: { barmode: 'stack' } }).toSvg();
+  const [lower] = numbers(svg, rect);
+  const [upper] = numbers(svg, /<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="#e69f00"/g);
+  assert.ok(Math.abs(upper[1] + upper[3] - lower[1]) < 0.2 && Math.abs(upper[3] - 3 * lower[3]) < 0.5);
+});
+
+test('a heatmap without coordinates or colours is drawn: one cell for each number inside the frame, blank ones left out', () => {
+  const svg = new Figure({ data: [{ type: 'heatmap', z: [[0, 1], [null, 0.5]] }] }).toSvg();
+  const cells = [...svg.matchAll(/<rect x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)" height="([\d.]+)" fill="(#\w+)"/g)];
+  assert.deepEqual(cells.map((c) => c[5]), ['#00224e', '#fee838', '#7d7c78']);
+  for (const [, x, y, w, h] of cells) assert.ok(+x >= 63.9 && +x + +w <= 736.5 && +y >= 63.9 && +y + +h <= 312.5);
+});
+
+test('a kind of trace that has no static picture is named in it, and a hundred thousand points are drawn', () => {
+  assert.match(new Figure({ data: [{ type: 'pie', values: [1, 2] }] }).toSvg(), /no static picture of: pie/);
+  const many = Array.from({ length: 200_000 }, (_, i) => i % 7);
+  assert.match(new Figure({ data: [{ y: many }, { type: 'heatmap', z: [many] }] }).toSvg(), /polyline/);
+});

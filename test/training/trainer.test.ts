@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { InterruptedError, InvalidArgumentError, LabelError, LossNotFiniteError } from '../../src/errors';
+import { InterLayerScheduling } from '../../src/freezing/ils';
+import type { BatchSource, TextBatch } from '../../src/models/model';
+import { accuracy, argmaxRows } from '../../src/data/metrics';
+import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
+import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
+
+/** Twelve examples that can be told apart. */
+function tinyData(config = tinyConfig()): BatchSource<TextBatch> & { asked: number[][] } {
+  const all = tinyBatch(config, 12, 6);
+  const asked: number[][] = [];
+  return {
+    size: 12,
+    asked,
+    batch(indices) {
+      const rows = Array.from(indices);
+      asked.push(rows);
+      const take = (a: Int32Array) => Int32Array.from(rows.flatMap((r) => [...a.slice(r * 6, r * 6 + 6)]));
+      return { inputIds: take(all.inputIds), tokenTypeIds: take(all.tokenTypeIds), attentionMask: take(all.attentionMask), labels: Int32Array.from(rows, (r) => (all.labels as Int32Array)[r]), batchSize: rows.length, length: 6 };
+    },
+  };
+}
+
+async function trainerOf(options: Partial<TrainerOptions> = {}) {
+  const engine = await cpuEngine();
+  const model = tinyModel(engine);
+  const trainer = new SlimFitTrainer({ model, train: tinyData(), batchSize: 5, learningRate: 0.01, freezeRate: 0.75, totalSteps: 40, seed: 3, onWarning: () => {}, ...options });
+  const close = () => {
+    trainer.dispose();
+    model.dispose();
+    assert.equal(engine.memory().tensors, 0, 'tensors left');
+    engine.dispose();
+  };
+  return { engine, model, trainer, close };
+}
+
+test('training lowers the loss, and every record says what the step did', async () => {
+  const { engine, trainer, model, close } = await trainerOf({ mode: 'paper' });
+  const losses: number[] = [];
+  for await (const r of trainer.steps(40)) {
+    losses.push(r.loss);
+    assert.equal(r.frozen.length, Math.floor(0.75 * model.layers.length));
+    assert.equal(r.frozen.length + r.active.length, model.layers.length);
+    assert.equal(r.activationBytes, r.activations.reduce((s, e) => s + e.bytes, 0));
+    assert.equal(r.memory.live.activations, 0);
+    assert.equal(r.memory.live.gradients, 0);
+    assert.ok(r.memory.peak.activations >= r.activationBytes);
+  }
+  assert.ok(losses.slice(-5).reduce((a, b) => a + b) < 0.7 * losses.slice(0, 5).reduce((a, b) => a + b), `${losses}`);
+  assert.equal(trainer.history.length, 40);
+  assert.equal(engine.memory().live.workspace, 0);
+  close();
+});
+
+test('a frozen layer’s weights do not move, an active one’s do', async () => {
+  const { trainer, model, close } = await trainerOf();
+  const before = await model.weights();
+  const { frozen } = await trainer.step();
+  const after = await model.weights();
+  for (const l of trainer.freezableLayers) {
+    const moved = before.get(l.name)!.data.some((v, i) => v !== after.get(l.name)!.data[i]);
+    assert.equal(moved, !frozen.includes(l.index), l.name);
+  }
+  close();
+});
+
+test('the update magnitude is the mean relative change of the weights', async () => {
+  const { trainer, model, close } = await trainerOf();
+  const before = await model.weights();
+  const { active, updateMagnitudes } = await trainer.step();
+  const after = await model.weights();
+  for (const i of active) {
+    const { name } = trainer.freezableLayers[i];
+    const [w, v] = [before.get(name)!.data, after.get(name)!.data];
+    const want = w.reduce((s, x, k) => s + Math.abs((x - v[k]) / x), 0) / w.length;
+    assert.ok(Math.abs(updateMagnitudes[i] - want) < 1e-3 * want, `${name}: ${updateMagnitudes[i]} is not ${want}`);
+  }
+  close();
+});
+
+test('peek tells what the next step does, and changes nothing', async () => {
+  const { trainer, close } = await trainerOf();
+  for (let i = 0; i < 3; i++) {
+    const peeked = trainer.peek();
+    assert.deepEqual(trainer.peek(), peeked);
+    const r = await trainer.step();
+    assert.deepEqual([r.step, r.learningRate, [...r.frozen]], [peeked.step, peeked.learningRate, peeked.frozen.map((l) => l.index)]);
+  }
+  close();
+});
+
+test('equal seeds give equal runs to the bit, other seeds other runs', async () => {
+  const run = async (seed: number) => {
+    const { trainer, model, close } = await trainerOf({ seed });
+    for await (const _ of trainer.steps(4));
+    const weights = [...(await model.weights()).values()].map((w) => [...w.data]);
+    close();
+    return weights;
+  };
+  const first = await run(3);
+  assert.deepEqual(await run(3), first);
+  assert.notDeepEqual(await run(4), first);
+});
+
+test('every epoch shows every example once, in another order', async () => {
+  const train = tinyData();
+  const { trainer, close } = await trainerOf({ train, epochs: 2, totalSteps: undefined });
+  assert.equal(trainer.stepsPerEpoch, 3);
+  for await (const _ of trainer.steps());
+  const epochs = [train.asked.slice(0, 3).flat(), train.asked.slice(3, 6).flat()];
+  for (const e of epochs) assert.deepEqual([...e].sort((a, b) => a - b), Array.from({ length: 12 }, (_, i) => i));
+  assert.notDeepEqual(epochs[0], epochs[1]);
+  assert.deepEqual(trainer.history.column('epoch').slice(), Float64Array.of(0, 0, 0, 1, 1, 1));
+  close();
+});
+
+test('full fine-tuning trains every layer in every step', async () => {
+  const { trainer, close } = await trainerOf({ freezeRate: 0 });
+  const r = await trainer.step();
+  assert.equal(r.frozen.length, 0);
+  close();
+});
+
+test('a layer that always trains is no freezable layer', async () => {
+  const { trainer, close } = await trainerOf({ alwaysTrain: ['classifier.weight'] });
+  assert.equal(trainer.freezableLayers.some((l) => l.name === 'classifier.weight'), false);
+  for await (const _ of trainer.steps(3));
+  assert.equal(trainer.stepCount('classifier.weight'), 3);
+  close();
+});
+
+test('a loss that is not finite stops the step before anything changed, and training can go on', async () => {
+  const { trainer, model, close } = await trainerOf({ schedule: (k: number) => (k === 1 ? Infinity : 0.01) });
+  await trainer.step();
+  await trainer.step();
+  const ruined = await model.weights();
+  const magnitudes = [...trainer.policy.magnitudes];
+  await assert.rejects(trainer.step(), (e: Error) => e instanceof LossNotFiniteError && e.message.includes('step 2'));
+  assert.equal(trainer.nextStep, 2);
+  assert.deepEqual([...trainer.policy.magnitudes], magnitudes);
+  assert.deepEqual(await model.weights(), ruined);
+  close();
+});
+
+test('a bad batch changes nothing', async () => {
+  const good = tinyData();
+  let bad = true;
+  const train: BatchSource<TextBatch> = { size: 12, batch: (i) => ({ ...good.batch(i), ...(bad ? { labels: new Int32Array(i.length).fill(9) } : {}) }) };
+  const { trainer, model, engine, close } = await trainerOf({ train });
+  const before = await model.weights();
+  const tensors = engine.memory().tensors;
+  await assert.rejects(trainer.step(), LabelError);
+  assert.deepEqual(await model.weights(), before);
+  assert.equal(engine.memory().tensors, tensors);
+  bad = false;
+  assert.equal((await trainer.step()).step, 0);
+  close();
+});
+
+test('an abort signal stops at the step boundary, and the trainer goes on when asked again', async () => {
+  const stop = new AbortController();
+  const { trainer, close } = await trainerOf({ signal: stop.signal });
+  await assert.rejects(async () => {
+    for await (const { step } of trainer.steps(10)) if (step === 2) stop.abort();
+  }, InterruptedError);
+  assert.equal(trainer.nextStep, 3);
+  assert.equal(trainer.history.length, 3);
+  close();
+});
+
+test('a learning rate of 0 in the first step, and a weight of 0, are warned of', async () => {
+  const said: string[] = [];
+  const { trainer, close } = await trainerOf({ schedule: 'warm', onWarning: (t) => said.push(t) });
+  assert.match(said[0], /learning rate of step 0 is 0/);
+  const { active } = await trainer.step();
+  for (const i of active) assert.equal(trainer.policy.magnitudes[i], 0);
+  const next = trainer.peek();
+  assert.ok(next.active.every((l) => !active.includes(l.index)), 'what trained in step 0 is frozen now');
+  close();
+});
+
+test('evaluation gives loss and metrics in the order of the data, without dropout, and is noted', async () => {
+  const data = tinyData();
+  const { trainer, close } = await trainerOf({ evaluation: data, metrics: (p) => ({ accuracy: accuracy(argmaxRows(p.logits, p.numLabels), p.labels) }) });
+  const a = await trainer.evaluate();
+  assert.deepEqual(data.asked.flat(), Array.from({ length: 12 }, (_, i) => i));
+  assert.equal(a.examples, 12);
+  assert.deepEqual(await trainer.evaluate(), a);
+  assert.equal(trainer.history.evaluations().numRows(), 4);
+  close();
+});
+
+test('what cannot work is refused by its value', async () => {
+  const engine = await cpuEngine();
+  const model = tinyModel(engine);
+  const train = tinyData();
+  for (const [options, text] of [
+    [{ freezeRate: 1 }, '1'],
+    [{ freezeRate: -0.5 }, '-0.5'],
+    [{ batchSize: 0 }, '0'],
+    [{ learningRate: 0 }, '0'],
+    [{ epochs: 0 }, '0'],
+    [{ alwaysTrain: ['no.such.weight'] }, 'no.such.weight'],
+    [{ train: { ...train, size: 0 } }, 'no training examples'],
+    [{ mode: 'fast' as 'paper' }, 'fast'],
+    [{ optimizer: { beta1: 1 } }, '1'],
+  ] as const)
+    assert.throws(() => new SlimFitTrainer({ model, train, ...options }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(options));
+  model.dispose();
+  assert.equal(engine.memory().tensors, 0);
+});
+
+test('a user’s own policy is asked and told', async () => {
+  const seen: number[][] = [];
+  const { trainer, close } = await trainerOf({
+    policy: (layers) => {
+      const ils = new InterLayerScheduling(layers, { freezeRate: 0.5, seed: 1 });
+      return Object.assign(ils, { select: () => layers.map((l) => l.index).slice(1), observe: (_: number, m: ReadonlyMap<number, number>) => void seen.push([...m.keys()]) });
+    },
+  });
+  await trainer.step();
+  assert.deepEqual(seen, [[0]]);
+  close();
+});
+
+test('two hundred steps leave no tensor behind, and the tables have every row', async () => {
+  const { engine, trainer, close } = await trainerOf({ totalSteps: 200 });
+  await trainer.step();
+  for await (const _ of trainer.steps(trainer.freezableLayers.length)); // every moment is there now
+  const before = engine.memory();
+  for await (const _ of trainer.steps());
+  assert.ok(engine.memory().tensors <= before.tensors + 2 * trainer.freezableLayers.length);
+  assert.equal(trainer.history.steps().numRows(), 200);
+  assert.equal(trainer.history.layers().numRows(), 200 * trainer.freezableLayers.length);
+  const rows = trainer.layers().objects() as { timesTrained: number; stepsSinceTrained: number | null }[];
+  const times = rows.reduce((s, r) => s + r.timesTrained, 0);
+  assert.equal(times, 200 * (trainer.freezableLayers.length - Math.floor(0.75 * trainer.freezableLayers.length)));
+  assert.equal(Math.min(...rows.map((r) => r.stepsSinceTrained ?? Infinity)), 0);
+  close();
+});
