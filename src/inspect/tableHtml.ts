@@ -3,10 +3,13 @@ import type { ColumnTable } from 'arquero';
 
 /** Rows shown; the caption tells how many there are. */
 const MAX_ROWS = 50;
+/** Characters shown of a cell that holds a list or an object. */
+const MAX_TEXT = 80;
 
 /** A table as data by mime type. */
 export function tableBundle(table: ColumnTable): Record<string, string> {
-  return { 'text/html': tableHtml(table), 'text/plain': tableText(table) };
+  const s = shown(table);
+  return { 'text/html': tableHtml(s), 'text/plain': tableText(s) };
 }
 
 /** Short text of a number: whole ones with thousands separated, others with four significant digits. */
@@ -17,9 +20,33 @@ export function formatNumber(x: number): string {
   return a >= 1e-3 && a < 1e6 ? String(Number(x.toPrecision(4))) : x.toExponential(3);
 }
 
-function formatCell(value: unknown): string {
+/**
+ * How the numbers of one column are written. Of like size: with the same decimals, so that the points stand below each other; of very different sizes (update
+ * magnitudes) each with four significant digits.
+ */
+export function columnFormat(values: readonly number[]): (x: number) => string {
+  let least = Infinity;
+  let most = 0;
+  let whole = true;
+  for (const v of values) {
+    if (!Number.isFinite(v) || v === 0) continue;
+    whole &&= Number.isInteger(v);
+    least = Math.min(least, Math.abs(v));
+    most = Math.max(most, Math.abs(v));
+  }
+  if (whole || most >= 1e6 || most < 1e-2 || least < most / 1e3) return formatNumber;
+  const decimals = Math.max(1, 3 - Math.floor(Math.log10(most)));
+  return (x) => (Number.isFinite(x) ? x.toLocaleString('en-US', { minimumFractionDigits: decimals, maximumFractionDigits: decimals }) : String(x));
+}
+
+function formatOther(value: unknown): string {
   if (value === null || value === undefined) return '';
-  return typeof value === 'number' ? formatNumber(value) : String(value);
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? 'invalid date' : value.toISOString().replace(/T00:00:00\.000Z$/, '');
+  if (typeof value === 'bigint') return value.toLocaleString('en-US');
+  if (typeof value !== 'object') return String(value);
+  const list = ArrayBuffer.isView(value) ? Array.from(value as Float64Array).slice(0, MAX_TEXT) : value;
+  const text = JSON.stringify(list, (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v)) ?? String(value);
+  return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT - 1)}…` : text;
 }
 
 /** Escapes text for HTML. */
@@ -27,27 +54,44 @@ export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
-function shown(table: ColumnTable): { names: string[]; rows: unknown[][]; total: number } {
+interface Shown {
+  readonly names: readonly string[];
+  /** Rows of texts. */
+  readonly rows: readonly (readonly string[])[];
+  /** Which columns hold numbers. */
+  readonly numeric: readonly boolean[];
+  readonly caption: string;
+}
+
+function shown(table: ColumnTable): Shown {
   const names = table.columnNames();
-  const rows = (table.objects({ limit: MAX_ROWS }) as Record<string, unknown>[]).map((o) => names.map((n) => o[n]));
-  return { names, rows, total: table.numRows() };
+  const objects = table.objects({ limit: MAX_ROWS }) as Record<string, unknown>[];
+  const isNumber = (v: unknown) => typeof v === 'number' || typeof v === 'bigint';
+  const columns = names.map((n) => {
+    const format = columnFormat(objects.map((o) => o[n]).filter((v): v is number => typeof v === 'number'));
+    return objects.map((o) => (typeof o[n] === 'number' ? format(o[n] as number) : formatOther(o[n])));
+  });
+  const total = table.numRows();
+  const rows = total > objects.length ? `first ${objects.length} of ${formatNumber(total)} rows` : `${formatNumber(total)} row${total === 1 ? '' : 's'}`;
+  return {
+    names,
+    rows: objects.map((_, r) => columns.map((c) => c[r])),
+    numeric: names.map((n) => objects.some((o) => isNumber(o[n]))),
+    caption: `${rows} × ${names.length} column${names.length === 1 ? '' : 's'}`,
+  };
 }
 
-function tableHtml(table: ColumnTable): string {
-  const { names, rows, total } = shown(table);
-  const numeric = names.map((_, i) => rows.some((r) => typeof r[i] === 'number'));
-  const style = (i: number) => ` style="text-align:${numeric[i] ? 'right' : 'left'};white-space:nowrap"`;
-  const cells = (tag: string, values: readonly string[]) => values.map((v, i) => `<${tag}${style(i)}>${escapeHtml(v)}</${tag}>`).join('');
-  const caption = total > rows.length ? `first ${rows.length} of ${formatNumber(total)} rows` : `${formatNumber(total)} row${total === 1 ? '' : 's'}`;
+/** Colours are the page's own, so it reads on light and on dark. */
+function tableHtml({ names, rows, numeric, caption }: Shown): string {
+  const cells = (tag: string, texts: readonly string[]) => texts.map((t, i) => `<${tag} style="text-align:${numeric[i] ? 'right' : 'left'};white-space:nowrap">${escapeHtml(t)}</${tag}>`).join('');
   return `<div style="overflow-x:auto"><table style="font-variant-numeric:tabular-nums"><thead><tr>${cells('th', names)}</tr></thead><tbody>${rows
-    .map((r) => `<tr>${cells('td', r.map(formatCell))}</tr>`)
-    .join('')}</tbody></table><small>${caption} × ${names.length} columns</small></div>`;
+    .map((r) => `<tr>${cells('td', r)}</tr>`)
+    .join('')}</tbody></table><small>${caption}</small></div>`;
 }
 
-function tableText(table: ColumnTable): string {
-  const { names, rows, total } = shown(table);
-  const grid = [names, ...rows.map((r) => r.map(formatCell))];
-  const widths = names.map((_, i) => Math.max(...grid.map((r) => r[i].length)));
-  const lines = grid.map((r) => r.map((c, i) => c.padStart(widths[i])).join('  '));
-  return [...lines, ...(total > rows.length ? [`… ${total} rows`] : [])].join('\n');
+function tableText({ names, rows, numeric, caption }: Shown): string {
+  const grid = [names, ...rows];
+  const widths = names.map((_, i) => grid.reduce((w, r) => Math.max(w, r[i].length), 0));
+  const lines = grid.map((r) => r.map((c, i) => (numeric[i] ? c.padStart(widths[i]) : c.padEnd(widths[i]))).join('  ').trimEnd());
+  return [...lines, caption].join('\n');
 }
