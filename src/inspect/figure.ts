@@ -3,7 +3,7 @@
  * static picture inside stays.
  */
 import { randomUUID } from 'node:crypto';
-import { baseLayout, COLOURS } from './palette';
+import { baseLayout, CIVIDIS, COLOURS } from './palette';
 import { staticSvg, type Trace } from './staticSvg';
 
 /** Version of plotly.js that pages load when the Jupyter server does not have it. */
@@ -22,7 +22,7 @@ export class Figure {
   readonly layout: Readonly<Record<string, unknown>>;
 
   constructor({ data, layout }: FigureSpec) {
-    this.data = data;
+    this.data = data.map((t) => (t.type === 'heatmap' && t.colorscale === undefined ? { ...t, colorscale: CIVIDIS } : t));
     this.layout = completeLayout(layout ?? {});
   }
 
