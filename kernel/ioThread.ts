@@ -71,6 +71,10 @@ function publish(type: string, content: object, parent: Header | undefined, meta
     const { code, execution_count: count } = content as { code: string; execution_count: number };
     history.add(count, code);
   }
+  if (type === 'execute_result') {
+    const { data, execution_count: count } = content as { data: Record<string, unknown>; execution_count: number };
+    history.addResult(count, String(data['text/plain'] ?? ''));
+  }
   if (type === 'status' && (content as { execution_state: string }).execution_state === 'idle' && running) {
     if (parent?.msg_id === running.msg_id) running = undefined;
     // The idle of another request makes JupyterLab show 'idle' in the middle of a training run.

@@ -49,6 +49,8 @@ test('history answers the tail, a range and a pattern', () => {
   ['let a', 'let b', 'a + b', 'let a'].forEach((s, i) => history.add(i + 1, s));
   assert.deepEqual(history.query({ hist_access_type: 'tail', n: 2 }).map((e) => e[1]), [3, 4]);
   assert.deepEqual(history.query({ hist_access_type: 'tail', n: 0 }), []);
+  history.addResult(3, '5');
+  assert.deepEqual(history.query({ hist_access_type: 'tail', n: 2, output: true }), [[1, 3, ['a + b', '5']], [1, 4, ['let a', null]]]);
   assert.deepEqual(history.query({ hist_access_type: 'range', session: 0, start: 2, stop: 4 }).map((e) => e[1]), [2, 3]);
   assert.deepEqual(history.query({ hist_access_type: 'range', session: 7, start: 1 }), []);
   assert.deepEqual(history.query({ hist_access_type: 'search', pattern: 'let ?', unique: true }).map((e) => e[2]), ['let a', 'let b']);
