@@ -27,6 +27,7 @@ const connection = JSON.parse(readFileSync(connectionFile, 'utf8')) as Connectio
 /** The project: dist/kernel/main.cjs lies two folders below. */
 const HOME = path.resolve(__dirname, '../..');
 
+const exit = process.exit.bind(process);
 const toTerminal = process.stderr.write.bind(process.stderr);
 const log = (text: string): void => {
   if (process.env.SLIMFIT_KERNEL_DEBUG) toTerminal(`kernel: ${text}\n`);
@@ -254,6 +255,10 @@ function interrupt(): void {
 }
 // The signal breaks a cell that loops without awaiting (vm's breakOnSigint); all else comes with the message.
 process.on('SIGINT', () => {});
+// Leaving with open sockets aborts the process, and a library that gives up should not take the user's variables with it.
+process.exit = (code) => {
+  throw new Error(`process.exit(${code ?? ''}) in a cell would end the kernel; to end it, shut it down or restart it`);
+};
 process.on('uncaughtException', (error) => void process.stderr.write(`Uncaught ${inspect(error)}\n`));
 process.on('unhandledRejection', (reason) => {
   if (!(reason instanceof InterruptError)) process.stderr.write(`Unhandled rejection: ${inspect(reason)}\n`);
@@ -279,7 +284,7 @@ async function answer(request: Request): Promise<void> {
   }
 }
 
-io.on('exit', () => process.exit(0));
+io.on('exit', (code) => exit(code));
 io.on('message', (m: FromIo) => {
   switch (m.kind) {
     case 'bound':
@@ -291,7 +296,7 @@ io.on('message', (m: FromIo) => {
       return interrupt();
     case 'failed':
       toTerminal(`slimfit: the kernel cannot start: ${m.text}\n`);
-      return process.exit(1);
+      return exit(1);
     case 'shutdown':
       return tell({ kind: 'exit' });
     case 'log':

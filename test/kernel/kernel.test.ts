@@ -1,10 +1,12 @@
 /** A kernel in its own process, spoken to over its sockets, in a folder outside the project. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { KernelClient, makeKernelHome } from './kernelHome';
+import { KernelClient, makeKernelHome, writeConnection } from './kernelHome';
 
 let home: Awaited<ReturnType<typeof makeKernelHome>>;
 let cwd: string;
@@ -249,6 +251,44 @@ test('an unhandled rejection and an uncaught exception are told and do not end t
   assert.match(o.text('stderr'), /thrown later/);
   assert.match(o.text('stderr'), /cell-\d+\.ts:1:21/);
   assert.equal((await k.run('1')).reply.content.status, 'ok');
+});
+
+test('a cell that calls process.exit fails and the kernel stays', async () => {
+  assert.match(String((await k.run('process.exit(3)')).reply.content.evalue), /process\.exit\(3\)/);
+  assert.equal((await k.run('1')).reply.content.status, 'ok');
+});
+
+test('a kernel whose ports are taken ends with code 1 and says why', async () => {
+  const { connection, file } = await writeConnection(home.home);
+  writeFileSync(file, JSON.stringify({ ...connection, shell_port: k.connection.shell_port }));
+  const second = spawn(process.execPath, [path.join(home.home, 'dist/kernel/main.cjs'), file], { cwd, stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  second.stderr.on('data', (d) => (said += String(d)));
+  const [code] = await once(second, 'close');
+  assert.equal(code, 1);
+  assert.match(said, /the kernel cannot start: .*address/i);
+});
+
+test('a kernel whose server has died ends by itself', { skip: process.platform === 'win32' && 'there are no parent processes to watch' }, async () => {
+  const { file } = await writeConnection(home.home);
+  const script = `const c = require('child_process').spawn(process.execPath, ${JSON.stringify([path.join(home.home, 'dist/kernel/main.cjs'), file])}, { stdio: 'ignore' }); console.log(c.pid); setInterval(() => {}, 1000);`;
+  const server = spawn(process.execPath, ['-e', script], { cwd, stdio: ['ignore', 'pipe', 'ignore'] });
+  const [chunk] = await once(server.stdout, 'data');
+  const pid = Number(String(chunk));
+  const alive = () => {
+    try {
+      return process.kill(pid, 0);
+    } catch {
+      return false;
+    }
+  };
+  await sleep(1500);
+  assert.ok(alive());
+  server.kill('SIGKILL');
+  for (let i = 0; i < 60 && alive(); i++) await sleep(100);
+  const left = alive();
+  if (left) process.kill(pid, 'SIGKILL');
+  assert.equal(left, false);
 });
 
 test('a shutdown is answered and ends the process with code 0, even while a cell keeps the thread', async () => {

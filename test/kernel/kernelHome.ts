@@ -70,6 +70,15 @@ async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
+/** Writes a connection file for a kernel of its own. */
+export async function writeConnection(folder: string): Promise<{ connection: ConnectionInfo; file: string }> {
+  const [shell_port, control_port, iopub_port, stdin_port, hb_port] = await freePorts(5);
+  const connection = { transport: 'tcp', ip: '127.0.0.1', key: randomUUID(), signature_scheme: 'hmac-sha256', shell_port, control_port, iopub_port, stdin_port, hb_port };
+  const file = path.join(folder, `connection-${shell_port}.json`);
+  writeFileSync(file, JSON.stringify(connection));
+  return { connection, file };
+}
+
 /** A running kernel with one front end. */
 export class KernelClient {
   readonly received: Received[] = [];
@@ -93,10 +102,8 @@ export class KernelClient {
 
   /** Starts a kernel in a working folder. */
   static async start(home: string, cwd: string): Promise<KernelClient> {
-    const [shell_port, control_port, iopub_port, stdin_port, hb_port] = await freePorts(5);
-    const connection = { transport: 'tcp', ip: '127.0.0.1', key: randomUUID(), signature_scheme: 'hmac-sha256', shell_port, control_port, iopub_port, stdin_port, hb_port };
-    const file = path.join(home, `connection-${shell_port}.json`);
-    writeFileSync(file, JSON.stringify(connection));
+    const { connection, file } = await writeConnection(home);
+    const { shell_port, control_port, iopub_port, hb_port } = connection;
     const child = spawn(process.execPath, [path.join(home, 'dist/kernel/main.cjs'), file], { cwd, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, SLIMFIT_KERNEL_DEBUG: '1' } });
     const client = new KernelClient(child, connection);
     const at = (p: number) => `tcp://127.0.0.1:${p}`;
