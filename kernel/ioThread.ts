@@ -14,6 +14,8 @@ const STREAM_MS = 40;
 const SHUTDOWN_MS = 1500;
 /** After how long a cell that does not notice an interrupt is told of. */
 const DEAF_MS = 2000;
+/** After how long the signal is sent again. */
+const AGAIN_MS = 500;
 
 const { connection, interrupts, kernelInfo } = workerData as IoSetup;
 const port = parentPort!;
@@ -101,9 +103,7 @@ port.on('message', (m: ToIo) => {
       flush();
       return void send[m.to.channel](wire.encode(m.type, m.content, m.to.header, m.to.identities));
     case 'interrupted':
-      clearTimeout(deaf);
-      deaf = undefined;
-      return;
+      return clearTimeout(unheard);
     case 'exit':
       return void leave();
   }
@@ -124,9 +124,7 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
   interrupt_request: () => {
     Atomics.add(flag, 0, 1);
     tell({ kind: 'interrupt' });
-    // SIGINT to ourselves breaks a cell that loops without ever awaiting; Windows would end the process.
-    if (process.platform !== 'win32') process.kill(process.pid, 'SIGINT');
-    deaf ??= setTimeout(sayDeaf, DEAF_MS);
+    signal(0);
     return { status: 'ok' };
   },
   shutdown_request: (content) => {
@@ -136,13 +134,17 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
   },
 };
 
-let deaf: NodeJS.Timeout | undefined;
+let unheard: NodeJS.Timeout | undefined;
 
-/** A loop without an await, after an await, hears nothing. */
-function sayDeaf(): void {
-  deaf = undefined;
-  const text = 'The cell does not stop: it runs a loop that never awaits. It stops at its next step or await; otherwise restart the kernel.\n';
-  if (running) stream('stderr', text, running);
+/**
+ * SIGINT to ourselves breaks a cell that loops without ever awaiting (elsewhere it does nothing; Windows would end the process). It is sent again until the interrupt is heard, because a cell that
+ * was just being compiled misses it. A loop that never awaits, after an await, hears nothing: the user is told.
+ */
+function signal(waited: number): void {
+  clearTimeout(unheard);
+  if (process.platform !== 'win32') process.kill(process.pid, 'SIGINT');
+  if (waited === DEAF_MS && running) stream('stderr', 'The cell does not stop: it runs a loop that never awaits. It stops at its next step or await; otherwise restart the kernel.\n', running);
+  if (waited < DEAF_MS) unheard = setTimeout(() => signal(waited + AGAIN_MS), AGAIN_MS);
 }
 
 async function listen(channel: 'shell' | 'control'): Promise<void> {

@@ -80,11 +80,13 @@ export interface LanguageServiceOptions {
   readonly home: string;
   readonly onResult: (value: unknown) => void;
   readonly onFailure: (failure: CellFailure) => void;
+  /** Called when a cell is compiled and before it runs; what it throws stops the cell. */
+  readonly beforeRun: () => void;
 }
 
 /** Starts tslab's engine. Takes a second or two: the compiler reads its library types. */
 export function startLanguageService(options: LanguageServiceOptions): LanguageService {
-  const { rootDir, home, onResult, onFailure } = options;
+  const { rootDir, home, onResult, onFailure, beforeRun } = options;
   // Run time: packages of the project can be required from any folder.
   process.env.NODE_PATH = [process.env.NODE_PATH, path.join(home, 'node_modules')].filter(Boolean).join(path.delimiter);
   (Module as unknown as { _initPaths(): void })._initPaths();
@@ -120,6 +122,7 @@ export function startLanguageService(options: LanguageServiceOptions): LanguageS
       compiled.clear();
       if (maps) positions.add(fileName, maps, (converted.hasToplevelAwait ? ASYNC_WRAPPER : WRAPPER).length, place.position);
       if (converted.output) converted.output += `\n//# sourceURL=${fileName}`;
+      beforeRun();
       return converted;
     },
   };

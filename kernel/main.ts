@@ -141,6 +141,7 @@ function start(): Promise<void> {
         const cell = runningCell();
         if (cell) cell.error ??= failure;
       },
+      beforeRun: throwIfInterrupted,
     });
     log('compiler ready');
     const cell = new Cell(undefined, true, 0);

@@ -25,6 +25,12 @@ after(async () => {
 });
 
 const kernelApi = "(globalThis as any)[Symbol.for('slimfit.kernel')]";
+/** Sends a cell and waits until it prints 'begun'. */
+async function begin(client: KernelClient, code: string) {
+  const cell = await client.send('shell', 'execute_request', { code: `console.log('begun'); ${code}`, silent: false });
+  await client.until(() => client.received.some((m) => m.parent.msg_id === cell.msg_id && String(m.content.text).startsWith('begun')));
+  return cell;
+}
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 test('the last expression of a cell is its result, with the execution count of its input', async () => {
@@ -149,8 +155,8 @@ test('user expressions are evaluated beside the cell', async () => {
 });
 
 test('an interrupt stops a loop at its checkpoint, and the state stays', async () => {
-  const cell = await k.send('shell', 'execute_request', { code: `let turns = 0;\nfor (;;) { turns++; await ${kernelApi}.checkpoint(); }`, silent: false });
-  await sleep(300);
+  const cell = await begin(k, `let turns = 0;\nfor (;;) { turns++; await ${kernelApi}.checkpoint(); }`);
+  await sleep(100);
   const started = Date.now();
   assert.equal((await k.ask('interrupt_request', {}, 'control')).reply.content.status, 'ok');
   const o = await k.outcome(cell);
@@ -168,8 +174,7 @@ test('names that a failed cell reached stay, names that it did not reach are unk
 });
 
 test('an interrupt stops a loop that never awaits', async () => {
-  const cell = await k.send('shell', 'execute_request', { code: 'for (;;) {}', silent: false });
-  await sleep(500);
+  const cell = await begin(k, 'for (;;) {}');
   assert.equal(await k.beat(), 'are you there?', 'the heart beats while a cell keeps the thread');
   assert.equal((await k.ask('kernel_info_request', {})).reply.content.status, 'ok');
   await k.send('control', 'interrupt_request', {});
@@ -177,23 +182,30 @@ test('an interrupt stops a loop that never awaits', async () => {
   assert.equal((await k.run('1')).reply.content.status, 'ok');
 });
 
+test('an interrupt that comes while a cell waits its turn stops it before it runs', async () => {
+  const first = await begin(k, `for (;;) await ${kernelApi}.checkpoint();`);
+  const second = await k.send('shell', 'execute_request', { code: 'globalThis.secondRan = true; for (;;) {}', silent: false, stop_on_error: false });
+  await k.ask('kernel_info_request', {});
+  await k.send('control', 'interrupt_request', {});
+  await k.outcome(first);
+  assert.notEqual((await k.outcome(second)).reply.content.status, 'ok');
+  assert.deepEqual((await k.run('typeof (globalThis as any).secondRan')).result(), { 'text/plain': 'undefined' });
+});
+
 test('an interrupt lets go of a cell that awaits something that never comes', async () => {
-  const cell = await k.send('shell', 'execute_request', { code: 'await new Promise(() => {})', silent: false });
-  await sleep(300);
+  const cell = await begin(k, 'await new Promise(() => {})');
   await k.send('control', 'interrupt_request', {});
   assert.equal((await k.outcome(cell)).reply.content.ename, 'InterruptError');
 });
 
 test('an aborted signal tells a cell that it was stopped', async () => {
-  const cell = await k.send('shell', 'execute_request', { code: `await new Promise((_, no) => ${kernelApi}.signal.addEventListener('abort', () => no(new Error('heard')))); `, silent: false });
-  await sleep(300);
+  const cell = await begin(k, `await new Promise<void>((done) => ${kernelApi}.signal.addEventListener('abort', () => { console.log('heard'); done(); }));`);
   await k.send('control', 'interrupt_request', {});
-  assert.equal((await k.outcome(cell)).reply.content.status, 'error');
+  assert.match((await k.outcome(cell)).text('stdout'), /heard/);
 });
 
 test('a running cell is shown as busy again after other requests were answered', async () => {
-  const cell = await k.send('shell', 'execute_request', { code: 'await new Promise((r) => setTimeout(r, 600)); "done"', silent: false });
-  await sleep(200);
+  const cell = await begin(k, 'await new Promise((r) => setTimeout(r, 600)); "done"');
   const info = await k.ask('kernel_info_request', {});
   const idle = k.received.findIndex((m) => m.parent.msg_id === info.reply.parent.msg_id && m.content.execution_state === 'idle');
   const outcome = await k.outcome(cell);
@@ -300,8 +312,7 @@ test('a shutdown is answered and ends the process with code 0, even while a cell
 
   const busy = await KernelClient.start(home.home, cwd);
   await busy.run('1');
-  await busy.send('shell', 'execute_request', { code: 'await null; for (;;) {}', silent: false });
-  await sleep(300);
+  await begin(busy, 'await null; for (;;) {}');
   const started = Date.now();
   await busy.send('control', 'shutdown_request', { restart: false });
   await busy.exited;
@@ -313,8 +324,7 @@ test('a cell that cannot hear an interrupt says so', async () => {
   const deaf = await KernelClient.start(home.home, cwd);
   try {
     await deaf.run('1');
-    const cell = await deaf.send('shell', 'execute_request', { code: 'await null; for (;;) {}', silent: false });
-    await sleep(300);
+    const cell = await begin(deaf, 'await null; for (;;) {}');
     await deaf.send('control', 'interrupt_request', {});
     await deaf.until(() => deaf.received.some((m) => m.parent.msg_id === cell.msg_id && /restart the kernel/.test(String(m.content.text))));
   } finally {
