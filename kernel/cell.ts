@@ -30,7 +30,8 @@ let latest: Cell | undefined;
 
 /** Runs code as part of a cell. */
 export function within<R>(cell: Cell, fn: () => R): R {
-  latest = cell;
+  // What a silent run prints is not shown, so code without a context must not fall to it.
+  if (!cell.silent) latest = cell;
   return current.run(cell, fn);
 }
 

@@ -270,6 +270,21 @@ test('a cell that calls process.exit fails and the kernel stays', async () => {
   assert.equal((await k.run('1')).reply.content.status, 'ok');
 });
 
+test('where the library is missing the first cell says so, and cells run all the same', async () => {
+  const bare = await makeKernelHome();
+  rmSync(path.join(bare.home, 'node_modules/slimfit'), { recursive: true });
+  const client = await KernelClient.start(bare.home, cwd);
+  try {
+    const o = await client.run('1 + 1');
+    assert.match(o.text('stderr'), /slimfit, tf and aq are not there: TS2307.*'slimfit'/);
+    assert.deepEqual(o.result(), { 'text/plain': '2' });
+    assert.equal((await client.run('2')).text('stderr'), '');
+  } finally {
+    await client.stop();
+    bare.remove();
+  }
+});
+
 test('a kernel whose ports are taken ends with code 1 and says why', async () => {
   const { connection, file } = await writeConnection(home.home);
   writeFileSync(file, JSON.stringify({ ...connection, shell_port: k.connection.shell_port }));
