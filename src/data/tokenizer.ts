@@ -4,8 +4,9 @@
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { Tokenizer as WordPiece } from '@huggingface/tokenizers';
+import { Normalizer, PreTokenizer, Tokenizer as WordPiece } from '@huggingface/tokenizers';
 import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError } from '../errors';
+import { type BertTextOptions, normalizeBertText, splitBertText } from './bertText';
 
 /** Token ids of one text or pair, with special tokens. */
 export interface Encoding {
@@ -42,6 +43,8 @@ export class Tokenizer {
   ) {
     const missing = SPECIAL.filter((t) => wordPiece.token_to_id(t) === undefined);
     if (missing.length > 0) throw new CheckpointError(`the vocabulary has no ${missing.join(', ')}: is it BERT's?`);
+    if (wordPiece.normalizer && typeOf(json.normalizer) === 'BertNormalizer') wordPiece.normalizer = new BertTextNormalizer(json.normalizer as BertNormalizerJson);
+    if (typeOf(json.pre_tokenizer) === 'BertPreTokenizer') wordPiece.pre_tokenizer = new BertTextSplitter();
     this.special = Object.fromEntries(SPECIAL.map((t) => [t, wordPiece.token_to_id(t)!])) as Record<Special, number>;
   }
 
@@ -157,6 +160,38 @@ export class Tokenizer {
       ...Object.fromEntries(SPECIAL.map((t) => [`${t.slice(1, -1).toLowerCase()}_token`, t])),
     };
     writeFileSync(path.join(folder, 'tokenizer_config.json'), `${JSON.stringify(settings, null, 2)}\n`);
+  }
+}
+
+/** `normalizer` of tokenizer.json. */
+interface BertNormalizerJson {
+  readonly type: 'BertNormalizer';
+  readonly clean_text?: boolean;
+  readonly handle_chinese_chars?: boolean;
+  /** null: as `lowercase`. */
+  readonly strip_accents?: boolean | null;
+  readonly lowercase?: boolean;
+}
+
+const typeOf = (part: unknown): unknown => (part as { type?: unknown } | null | undefined)?.type;
+
+class BertTextNormalizer extends Normalizer {
+  private readonly options: BertTextOptions;
+
+  constructor(json: BertNormalizerJson) {
+    super(json as unknown as ConstructorParameters<typeof Normalizer>[0]);
+    const lowerCase = json.lowercase ?? true;
+    this.options = { cleanText: json.clean_text ?? true, chineseChars: json.handle_chinese_chars ?? true, lowerCase, stripAccents: json.strip_accents ?? lowerCase };
+  }
+
+  normalize(text: string): string {
+    return normalizeBertText(text, this.options);
+  }
+}
+
+class BertTextSplitter extends PreTokenizer {
+  pre_tokenize_text(text: string): string[] {
+    return splitBertText(text);
   }
 }
 

@@ -1,4 +1,5 @@
 /** Fixed-point codes and pruning on the host: what engines without byte tensors use. The layout is that of `EncodedTensor`. */
+import { InvalidArgumentError } from '../errors';
 import { FIXED_POINT, type FixedPoint } from './engine';
 
 /** Rounds to the nearest integer, halves to the even one. */
@@ -42,19 +43,36 @@ export function unpackCodes(words: Int32Array, size: number, encoding: FixedPoin
   return out;
 }
 
-/** Positions of the `count` elements of largest absolute value, ascending; of equal ones, those of lower index. */
+/**
+ * Positions of the `count` elements of largest absolute value, ascending; of equal ones, those of lower index. A NaN counts as larger
+ * than infinity. Without their sign bit, floats are ordered as the integers of the same bits: two counting passes of a radix selection, upper
+ * 16 bits first, find the smallest magnitude that is kept.
+ * @throws InvalidArgumentError when `count` is not a number of elements of `x`
+ */
 export function largestPositions(x: Float32Array, count: number): Int32Array {
+  if (!Number.isInteger(count) || count < 0 || count > x.length) throw new InvalidArgumentError(`topK of ${count} out of ${x.length} elements`);
   const out = new Int32Array(count);
   if (count === 0) return out;
-  const size = x.map(Math.abs).sort();
-  const threshold = size[x.length - count];
-  let above = 0;
-  for (const v of x) if (Math.abs(v) > threshold) above++;
-  let ties = count - above;
+  const bits = new Int32Array(x.buffer, x.byteOffset, x.length);
+  const magnitude = (i: number) => bits[i] & 0x7fffffff;
+
+  const upper = new Int32Array(1 << 15);
+  for (let i = 0; i < bits.length; i++) upper[magnitude(i) >>> 16]++;
+  const high = binOfRank(upper, count);
+  const lower = new Int32Array(1 << 16);
+  for (let i = 0; i < bits.length; i++) if (magnitude(i) >>> 16 === high.bin) lower[bits[i] & 0xffff]++;
+  const low = binOfRank(lower, high.rank);
+
+  const threshold = high.bin * 65536 + low.bin;
+  let ties = low.rank;
   let n = 0;
-  for (let i = 0; i < x.length && n < count; i++) {
-    const a = Math.abs(x[i]);
-    if (a > threshold || (a === threshold && ties-- > 0)) out[n++] = i;
-  }
+  for (let i = 0; n < count; i++) if (magnitude(i) > threshold || (magnitude(i) === threshold && ties-- > 0)) out[n++] = i;
   return out;
+}
+
+/** The bin that holds the element of that rank (from 1, counted from the last bin down), and the element's rank within it. */
+function binOfRank(counts: Int32Array, rank: number): { bin: number; rank: number } {
+  let bin = counts.length - 1;
+  for (; counts[bin] < rank; bin--) rank -= counts[bin];
+  return { bin, rank };
 }

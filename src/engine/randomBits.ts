@@ -14,9 +14,8 @@ export function randomBits(seed: number, counter: number, position: number): num
   x ^= x >>> 16;
   y ^= y >>> 16;
   z ^= z >>> 16;
-  x = (x + Math.imul(y, z)) | 0;
-  y = (y + Math.imul(z, x)) | 0;
-  return x >>> 0;
+  // Of the three numbers that the second round gives, the first is enough.
+  return (x + Math.imul(y, z)) >>> 0;
 }
 
 /** Dropout mask: 1/(1 − p) with probability 1 − p, else 0. The probability is exact to 2⁻³². */
