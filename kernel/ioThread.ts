@@ -87,10 +87,14 @@ function publish(type: string, content: object, parent: Header | undefined, meta
 async function leave(): Promise<void> {
   flush();
   await Promise.all([send.shell(), send.control(), send.iopub()]);
-  // Sockets first, then the thread, then the process: in another order ZeroMQ aborts.
+  closeAll(0);
+}
+
+/** Sockets first, then this thread, then (main.ts) the process: in another order ZeroMQ aborts. */
+function closeAll(exitCode: number): void {
   for (const s of [shell, control, stdin, heartbeat, iopub]) s.close();
   clearInterval(orphanCheck);
-  setTimeout(() => process.exit(0), 30);
+  setTimeout(() => process.exit(exitCode), 30);
 }
 
 port.on('message', (m: ToIo) => {
@@ -180,13 +184,15 @@ const orphanCheck = setInterval(() => {
 
 async function start(): Promise<void> {
   const address = (p: number) => `${connection.transport}://${connection.ip}:${p}`;
-  await Promise.all([
+  // All settled before any failure counts: a socket must not be closed, nor the process end, in the middle of a bind.
+  const binds = await Promise.allSettled([
     shell.bind(address(connection.shell_port)),
     control.bind(address(connection.control_port)),
     stdin.bind(address(connection.stdin_port)),
     heartbeat.bind(address(connection.hb_port)),
     iopub.bind(address(connection.iopub_port)),
   ]);
+  for (const b of binds) if (b.status === 'rejected') throw b.reason;
   tell({ kind: 'bound' });
   publish('status', { execution_state: 'starting' }, undefined);
   await Promise.all([listen('shell'), listen('control'), beat()]);
@@ -195,4 +201,5 @@ async function start(): Promise<void> {
 start().catch((error: Error) => {
   if (/closed/i.test(error.message)) return;
   tell({ kind: 'failed', text: error.message });
+  closeAll(1);
 });

@@ -296,8 +296,8 @@ io.on('message', (m: FromIo) => {
       tell({ kind: 'interrupted' });
       return interrupt();
     case 'failed':
-      toTerminal(`slimfit: the kernel cannot start: ${m.text}\n`);
-      return exit(1);
+      // The thread closes its sockets and ends with code 1; this one follows.
+      return void toTerminal(`slimfit: the kernel cannot start: ${m.text}\n`);
     case 'shutdown':
       return tell({ kind: 'exit' });
     case 'log':

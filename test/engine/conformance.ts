@@ -8,79 +8,7 @@ import { type DeviceTensor, type Engine, FIXED_POINT, type FixedPoint } from '..
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../../src/errors';
 import { Random } from '../../src/random';
 import { erf } from '../models/referenceBert';
-
-/** A float64 array with a shape: what the references compute with. */
-interface Ref {
-  readonly shape: readonly number[];
-  readonly data: number[];
-}
-
-const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
-
-/** Float32 values, so that engine and reference start from the same numbers. */
-function random(r: Random, shape: readonly number[], scale = 1): Ref {
-  return { shape, data: Array.from({ length: size(shape) }, () => Math.fround(scale * r.normal())) };
-}
-const map = (a: Ref, fn: (x: number, i: number) => number): Ref => ({ shape: a.shape, data: a.data.map(fn) });
-const zip = (a: Ref, b: Ref, fn: (x: number, y: number) => number): Ref => map(a, (x, i) => fn(x, b.data[i]));
-
-/** [N, K] seen through a leading shape. */
-const rowsOf = (a: Ref): number[][] => {
-  const K = a.shape[a.shape.length - 1];
-  return Array.from({ length: a.data.length / K }, (_, i) => a.data.slice(i * K, (i + 1) * K));
-};
-const mapRows = (a: Ref, fn: (row: number[], i: number) => number[]): Ref => ({ shape: a.shape, data: rowsOf(a).flatMap(fn) });
-const sumOf = (x: readonly number[]): number => x.reduce((s, v) => s + v, 0);
-
-/** a·b over batches, with transposes. */
-function matmul(a: Ref, b: Ref, ta = false, tb = false): Ref {
-  const lead = a.shape.slice(0, -2);
-  const [p, q] = a.shape.slice(-2);
-  const [u, v] = b.shape.slice(-2);
-  const [M, K] = ta ? [q, p] : [p, q];
-  const N = tb ? u : v;
-  const out = new Array<number>(size(lead) * M * N).fill(0);
-  for (let l = 0; l < size(lead); l++)
-    for (let m = 0; m < M; m++)
-      for (let n = 0; n < N; n++)
-        for (let k = 0; k < K; k++)
-          out[(l * M + m) * N + n] += a.data[l * p * q + (ta ? k * q + m : m * q + k)] * b.data[l * u * v + (tb ? n * v + k : k * v + n)];
-  return { shape: [...lead, M, N], data: out };
-}
-const transposed = (a: Ref, perm: readonly number[]): Ref => {
-  const shape = perm.map((p) => a.shape[p]);
-  const strides = a.shape.map((_, i) => size(a.shape.slice(i + 1)));
-  return {
-    shape,
-    data: Array.from({ length: a.data.length }, (_, flat) => {
-      let rest = flat;
-      let at = 0;
-      for (let i = shape.length - 1; i >= 0; i--) {
-        at += (rest % shape[i]) * strides[perm[i]];
-        rest = Math.floor(rest / shape[i]);
-      }
-      return a.data[at];
-    }),
-  };
-};
-const softmaxRow = (row: number[]): number[] => {
-  const top = Math.max(...row);
-  const e = row.map((x) => Math.exp(x - top));
-  return e.map((x) => x / sumOf(e));
-};
-const normRow = (row: number[], eps: number): { y: number[]; mean: number; rstd: number } => {
-  const mean = sumOf(row) / row.length;
-  const rstd = 1 / Math.sqrt(sumOf(row.map((x) => (x - mean) ** 2)) / row.length + eps);
-  return { y: row.map((x) => (x - mean) * rstd), mean, rstd };
-};
-const roundHalfEven = (x: number): number => {
-  const f = Math.floor(x);
-  return x - f === 0.5 ? (f % 2 === 0 ? f : f + 1) : Math.round(x);
-};
-const codeOf = (x: number, encoding: FixedPoint): number => {
-  const { scale, lo, hi } = FIXED_POINT[encoding];
-  return Math.min(hi, Math.max(lo, roundHalfEven(x * scale)));
-};
+import { codeOf, map, mapRows, matmul, normRow, random, type Ref, rowsOf, size, softmaxRow, sumOf, transposed, zip } from './reference';
 
 /** Runs the suite. `make` gives one engine, used by all tests of the suite. @param skip a reason not to */
 export function conformance(name: string, make: () => Promise<Engine>, skip: string | false = false): void {
@@ -111,7 +39,8 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
   }
 
   it('element-wise operations', async (e, r) => {
-    const [a, b] = [random(r, [3, 5]), random(r, [3, 5])];
+    const shape = [1 + (r.next() % 4), 1 + (r.next() % 40)];
+    const [a, b] = [random(r, shape), random(r, shape)];
     const pos = map(a, (x) => Math.fround(Math.abs(x) + 0.1));
     const [ta, tb, tp] = [a, b, pos].map(up);
     await equal(
@@ -172,7 +101,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
   it('matrix products, batched and transposed', async (e, r) => {
     for (const lead of [[], [3], [2, 3]])
       for (const [ta, tb] of [[false, false], [true, false], [false, true], [true, true]]) {
-        const [M, K, N] = [4, 5, 3];
+        const [M, K, N] = [1, 2, 3].map(() => 1 + (r.next() % 20));
         const a = random(r, [...lead, ...(ta ? [K, M] : [M, K])]);
         const b = random(r, [...lead, ...(tb ? [N, K] : [K, N])]);
         const [x, y] = [a, b].map(up);
@@ -294,7 +223,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
   });
 
   it('attention: heads, probabilities with a mask, softmax gradient', async (e, r) => {
-    const [B, A, T, d] = [2, 3, 4, 5];
+    const [B, A, T, d] = [1 + (r.next() % 3), 1 + (r.next() % 4), 2 + (r.next() % 8), 1 + (r.next() % 8)];
     const [x, q, k, g] = [random(r, [B, T, A * d]), random(r, [B, A, T, d]), random(r, [B, A, T, d]), random(r, [B, A, T, T])];
     const mask: Ref = { shape: [B, 1, 1, T], data: Array.from({ length: B * T }, (_, i) => (i === T - 1 ? -10000 : 0)) };
     const [tx, tq, tk, tg, tm] = [x, q, k, g, mask].map(up);
@@ -328,15 +257,23 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
 
   it('losses and their gradients, ignored labels left out', async (e, r) => {
     const logits = random(r, [5, 4], 3);
-    for (const labels of [[0, 3, 1, 1, 2], [0, -100, 1, -100, 2]]) {
+    // An ignored label may be one that no class has, or one of the classes.
+    for (const [given, ignored] of [[[0, 3, 1, 1, 2], -100], [[0, -100, 1, -100, 2], -100], [[0, 3, 1, 1, 2], 1], [[0, 0, 3, 1, 0], 0]] as const) {
+      const labels = given.map((l) => (l === ignored ? -1 : l));
       const n = labels.filter((l) => l >= 0).length;
       const p = mapRows(logits, softmaxRow);
       const loss = sumOf(labels.map((l, i) => (l < 0 ? 0 : -Math.log(p.data[4 * i + l])))) / n;
       const grad = mapRows(p, (row, i) => row.map((v, c) => (labels[i] < 0 ? 0 : (v - (c === labels[i] ? 1 : 0)) / n)));
-      const [t, l] = [up(logits), ids(labels)];
-      const out = e.crossEntropy(t, l, -100);
+      const [t, l] = [up(logits), ids(given)];
+      const out = e.crossEntropy(t, l, ignored);
       await equal([[out.loss, { shape: [], data: [loss] }], [out.grad, grad]], [t, l], 1e-5);
     }
+    const large = map(logits, (v) => v + 200);
+    const far = up(large);
+    const label = ids([0, 1, 2, 3, 0]);
+    const shifted = e.crossEntropy(far, label);
+    const q = mapRows(large, softmaxRow);
+    await equal([[shifted.loss, { shape: [], data: [sumOf([0, 1, 2, 3, 0].map((c, i) => -Math.log(q.data[4 * i + c]))) / 5] }]], [far, label, shifted.grad], 1e-4);
     const [x, y] = [random(r, [4, 1]), random(r, [4, 1])];
     const [tx, ty] = [x, y].map(up);
     const out = e.meanSquaredError(tx, ty);
@@ -385,6 +322,9 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
       assert.deepEqual([...(await e.read(s.values))], want.map((i) => data[i]));
       e.free(t, s.values, s.indices);
     }
+    const few = up({ shape: [2], data: [1, 2] });
+    assert.throws(() => e.topK(few, 3), InvalidArgumentError);
+    e.free(few);
     const x = random(r, [40, 25]);
     const t = up(x);
     const s = e.topK(t, 100);
@@ -458,6 +398,17 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     }
   }, 1);
 
+  it('the magnitude of a large table loses nothing to a running float32 sum', async (e) => {
+    const shape = [1 << 14, 1 << 8];
+    const state = { weight: e.full(shape, 1, 'weights'), m: e.full(shape, 0, 'optimizer'), v: e.full(shape, 0, 'optimizer') };
+    const grad = e.full(shape, 1);
+    // Step 1 of Adam moves every weight by lr; 0.0009765625 = 2⁻¹⁰ leaves no rounding in 1 − lr.
+    const d = e.adamwStep(state, grad, { lr: 2 ** -10, beta1: 0.9, beta2: 0.999, eps: 0, weightDecay: 0, step: 1, magnitude: true })!;
+    const got = (await e.read(d))[0] * 2 ** 10;
+    assert.ok(Math.abs(got - 1) < 2e-4, `${got} of the expected magnitude`);
+    e.free(state.weight, state.m, state.v, grad, d);
+  }, 1);
+
   it('bytes are counted once for each storage, under the first of its tensors’ categories, with peaks', async (e) => {
     const start = e.memory();
     e.resetPeak();
@@ -519,11 +470,15 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     foreign.dispose();
     assert.throws(() => e.upload(new Float32Array(3), [2]), ShapeError);
     const state = { weight: e.full([2], 1, 'weights'), m: e.full([2], 0, 'optimizer'), v: e.full([2], 0, 'optimizer') };
-    const view = e.share(state.weight);
     const g = e.full([2], 1);
-    assert.throws(() => e.adamwStep(state, g, { lr: 1, beta1: 0.9, beta2: 0.9, eps: 1, weightDecay: 0, step: 1, magnitude: false }), InvalidArgumentError);
+    for (const shared of [state.weight, state.m, state.v]) {
+      const view = e.share(shared);
+      assert.throws(() => e.adamwStep(state, g, { lr: 1, beta1: 0.9, beta2: 0.9, eps: 1, weightDecay: 0, step: 1, magnitude: false }), InvalidArgumentError);
+      e.free(view);
+      assert.deepEqual([...(await e.read(state.weight)), ...(await e.read(state.m)), ...(await e.read(state.v))], [1, 1, 0, 0, 0, 0], 'a refused update changed something');
+    }
     const odd = e.full([3], 1);
     assert.throws(() => e.reshape(odd, [2]), ShapeError);
-    e.free(view, g, state.weight, state.m, state.v, odd);
+    e.free(g, state.weight, state.m, state.v, odd);
   }, 1);
 }

@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { chooseEngine, engineChoice } from '../../src/engine/choose';
+import type { EngineName } from '../../src/engine/engine';
+import { EngineUnavailableError, InvalidArgumentError } from '../../src/errors';
+import { loadTensorflow } from '../../src/engine/tfjs/tensorflowBinding';
+
+/** Runs `fn` under a value of SLIMFIT_ENGINE, and gives what it wrote to stderr. */
+async function under(value: string | undefined, fn: () => Promise<void>): Promise<string> {
+  const before = process.env.SLIMFIT_ENGINE;
+  const write = process.stderr.write;
+  let said = '';
+  if (value === undefined) delete process.env.SLIMFIT_ENGINE;
+  else process.env.SLIMFIT_ENGINE = value;
+  process.stderr.write = ((text: string) => ((said += text), true)) as typeof write;
+  try {
+    await fn();
+  } finally {
+    process.stderr.write = write;
+    if (before === undefined) delete process.env.SLIMFIT_ENGINE;
+    else process.env.SLIMFIT_ENGINE = before;
+  }
+  return said;
+}
+
+let noTensorflow: string | false = false;
+try {
+  loadTensorflow();
+} catch (error) {
+  noTensorflow = (error as Error).message;
+}
+
+test('the engine that is asked for by name is the one that is given, without a word', async () => {
+  for (const name of ['wasm', 'cpu'] as const) {
+    const said = await under('tensorflow', async () => {
+      const engine = await chooseEngine(name);
+      assert.equal(engine.name, name);
+      engine.dispose();
+    });
+    assert.equal(said, '');
+  }
+});
+
+test('SLIMFIT_ENGINE chooses when no name is given, and an empty one asks for nothing', async () => {
+  await under('cpu', async () => {
+    assert.equal((await chooseEngine()).name, 'cpu');
+    assert.equal((await engineChoice()).chosen, 'cpu');
+  });
+  await under('', async () => assert.equal((await chooseEngine()).name, (await engineChoice()).chosen));
+});
+
+test('an unknown engine is refused with the names there are, and says when it came from SLIMFIT_ENGINE', async () => {
+  for (const name of ['gpu', 'toString', 'constructor'])
+    await assert.rejects(chooseEngine(name as EngineName), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(`'${name}'`) && /tensorflow, wasm, cpu/.test(e.message));
+  await under('gpu', () => assert.rejects(chooseEngine(), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('SLIMFIT_ENGINE')));
+});
+
+test('webgpu is unavailable in this version, by argument and by environment, and never replaced', async () => {
+  await assert.rejects(chooseEngine('webgpu'), EngineUnavailableError);
+  await under('webgpu', async () => {
+    await assert.rejects(chooseEngine(), EngineUnavailableError);
+    assert.equal((await engineChoice()).chosen, undefined);
+  });
+});
+
+test('without a wish the best engine that starts is chosen, and each has its reason', async () => {
+  const said = await under(undefined, async () => {
+    const { chosen, reasons } = await engineChoice();
+    assert.deepEqual(reasons.map((r) => r.name), ['tensorflow', 'wasm', 'cpu']);
+    assert.ok(reasons.every((r) => r.why.length > 0));
+    assert.equal(reasons[0].available, noTensorflow === false);
+    assert.equal(chosen, noTensorflow ? 'wasm' : 'tensorflow');
+    assert.equal((await chooseEngine()).name, chosen);
+  });
+  if (!noTensorflow) assert.equal(said, '');
+});
