@@ -22,7 +22,7 @@ export interface EngineChoice {
 }
 
 const MAKERS: Readonly<Record<Exclude<EngineName, 'webgpu'>, () => Promise<Engine>>> = {
-  tensorflow: async () => (await import('./tfjs/tensorflowEngine')).createTensorflowEngine(),
+  tensorflow: async () => (await import('./tfjs/createTensorflowEngine')).createTensorflowEngine(),
   wasm: async () => (await import('./tfjs/tfjsEngine')).createTfjsEngine('wasm'),
   cpu: async () => (await import('./tfjs/tfjsEngine')).createTfjsEngine('cpu'),
 };

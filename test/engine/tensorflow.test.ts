@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { loadTensorflow } from '../../src/engine/tfjs/tensorflowBinding';
-import { createTensorflowEngine } from '../../src/engine/tfjs/tensorflowEngine';
+import { fusedKernels, loadTensorflow } from '../../src/engine/tfjs/tensorflowBinding';
+import { createTensorflowEngine } from '../../src/engine/tfjs/createTensorflowEngine';
 import { createTfjsEngine } from '../../src/engine/tfjs/tfjsEngine';
 import type { FixedPoint } from '../../src/engine/engine';
 import { Random } from '../../src/random';
@@ -14,7 +14,8 @@ try {
   skip = (error as Error).message;
 }
 
-conformance('tensorflow', createTensorflowEngine, skip);
+conformance('tensorflow', createTensorflowEngine, skip || (!fusedKernels().loaded && fusedKernels().why));
+conformance('tensorflow without fused kernels', () => createTensorflowEngine({ fused: false }), skip);
 
 test('codes and decoded values agree to the bit between engines', { skip }, async () => {
   const engines = await Promise.all([createTensorflowEngine(), createTfjsEngine('wasm'), createTfjsEngine('cpu')]);

@@ -150,7 +150,7 @@ function tensorflowFolder() {
 export async function tensorflow({ gpu = false, libtensorflow } = {}) {
   const wanted = libtensorflow ?? (gpu ? TENSORFLOW.gpu : TENSORFLOW.cpu);
   // A set-up for the GPU stays one: `npm test` after `slimfit setup --gpu` must not take it back.
-  const key = (what) => hash('addon', 2, process.version, what, existsSync(ADDON_PACKAGE) && readFileSync(path.join(ADDON_PACKAGE, 'package.json'), 'utf8'));
+  const key = (what) => hash('addon', 3, process.version, what, readFileSync(KERNELS, 'utf8'), processorFeatures(), existsSync(ADDON_PACKAGE) && readFileSync(path.join(ADDON_PACKAGE, 'package.json'), 'utf8'));
   const built = existsSync(path.join(ADDON_PACKAGE, 'lib/napi-v8/tfjs_binding.node'));
   if (!built) rmSync(stampFile('addon'), { force: true });
   if (!gpu && !libtensorflow && [TENSORFLOW.cpu, TENSORFLOW.gpu].some((w) => isStamped('addon', key(w)))) return true;
@@ -207,6 +207,34 @@ async function buildAddon(tensorflowDir) {
   renameSync(temporary, path.join(out, 'tfjs_binding.node'));
   // It must load, or the next thing that needs it fails with less to say.
   await run(process.execPath, ['-e', `require(${JSON.stringify(path.join(out, 'tfjs_binding.node'))})`]);
+  await buildKernels(tensorflowDir, depsLib, out);
+}
+
+const KERNELS = path.join(ROOT, 'src/engine/tfjs/native/kernels.cc');
+
+/** Our fused CPU kernels, compiled for this very processor; beside them the features it has, so that no other tries to run them. Training works without them. */
+async function buildKernels(tensorflowDir, depsLib, out) {
+  const target = path.join(out, 'slimfit_kernels.node');
+  for (const f of [target, `${target}.processor`]) rmSync(f, { force: true });
+  try {
+    await run(process.env.CXX || 'g++', [
+      '-std=c++17', '-O3', '-march=native', '-fopenmp-simd', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC', '-fvisibility=hidden', '-pthread', '-DNAPI_VERSION=8',
+      `-I${path.join(ROOT, 'node_modules/node-api-headers/include')}`, `-I${path.join(tensorflowDir, 'include')}`,
+      KERNELS,
+      `-L${depsLib}`, '-ltensorflow_framework', '-Wl,-rpath,$ORIGIN/../../deps/lib',
+      '-o', target,
+    ]);
+    await run(process.execPath, ['-e', `require(${JSON.stringify(path.join(out, 'tfjs_binding.node'))}); require(${JSON.stringify(target)})`]);
+    writeFileSync(`${target}.processor`, processorFeatures());
+  } catch (error) {
+    rmSync(target, { force: true });
+    say(`the fused CPU kernels could not be built; TensorFlow's own operations take their place, about 1.5 times slower. Reason: ${error.message}`);
+  }
+}
+
+/** As in src/engine/tfjs/tensorflowBinding.ts, which reads what is written here. */
+function processorFeatures() {
+  return existsSync('/proc/cpuinfo') ? (/^(flags|Features)\s*:.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '') : '';
 }
 
 /** Newest change of any file under some folders. */

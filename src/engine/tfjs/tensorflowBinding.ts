@@ -2,7 +2,7 @@
  * TensorFlow's eager runtime through the native addon of `@tensorflow/tfjs-node-gpu`: raw operations on raw handles, without TensorFlow.js in between. The
  * same addon serves CPU and GPU; `slimfit setup` builds it against a TensorFlow wheel.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EngineUnavailableError } from '../../errors';
 
@@ -70,4 +70,30 @@ export function loadTensorflow(): TensorflowBinding {
     throw new EngineUnavailableError(`TensorFlow's native addon does not load (${(cause as Error).message}): run \`npx slimfit setup\``, { cause });
   }
   return loaded;
+}
+
+/** What the fused kernels were compiled for: the features that Linux lists for the processor. Empty elsewhere. */
+function processorFeatures(): string {
+  return existsSync('/proc/cpuinfo') ? (/^(flags|Features)\s*:.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '') : '';
+}
+
+let fused: { readonly loaded: boolean; readonly why: string } | undefined;
+
+/** Loads our fused CPU kernels into TensorFlow, once. They are left out on a GPU, where they were not built, and on a processor that they were not built for. */
+export function fusedKernels(): { readonly loaded: boolean; readonly why: string } {
+  return (fused ??= loadFusedKernels());
+}
+
+function loadFusedKernels(): { loaded: boolean; why: string } {
+  if (loadTensorflow().isUsingGpuDevice()) return { loaded: false, why: 'a GPU computes' };
+  const file = join(dirname(addonPath(addonPackage()!)), 'slimfit_kernels.node');
+  if (!existsSync(file)) return { loaded: false, why: 'not built: run `npx slimfit setup`' };
+  const builtFor = `${file}.processor`;
+  if (!existsSync(builtFor) || readFileSync(builtFor, 'utf8') !== processorFeatures()) return { loaded: false, why: 'built for another processor: run `npx slimfit setup`' };
+  try {
+    require(file);
+    return { loaded: true, why: 'built for this processor' };
+  } catch (error) {
+    return { loaded: false, why: (error as Error).message };
+  }
 }

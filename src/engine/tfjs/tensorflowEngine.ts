@@ -13,7 +13,6 @@ import {
   type DeviceTensor,
   type DType,
   type EncodedTensor,
-  type Engine,
   FIXED_POINT,
   type FixedPoint,
   type MatmulOptions,
@@ -21,20 +20,16 @@ import {
   type RowStats,
   type SparseTensor,
 } from '../engine';
-import { type Attr, attr, loadTensorflow, TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
-
-/** @throws EngineUnavailableError when the addon is not built or does not load */
-export async function createTensorflowEngine(): Promise<Engine> {
-  return new TensorflowEngine(loadTensorflow());
-}
+import { type Attr, attr, TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
 
 /** A handle of TensorFlow's eager runtime. */
-type Id = number;
+export type Id = number;
 
 const FLOAT = attr.type('T', 'float');
 const typeOf = (dtype: DType): 'float' | 'int32' => (dtype === 'int32' ? 'int32' : 'float');
 
-class TensorflowEngine extends ComposedEngine<Id> {
+/** Any device that TensorFlow has. */
+export class TensorflowEngine extends ComposedEngine<Id> {
   readonly name = 'tensorflow';
   readonly device: string;
   /** Small host constants (scalars, axes, permutations), uploaded once. */
@@ -45,9 +40,13 @@ class TensorflowEngine extends ComposedEngine<Id> {
   /** Temporaries of the operation under way. */
   private temporaries: Id[] = [];
 
-  constructor(private readonly tf: TensorflowBinding) {
+  /** @param detail what else there is to say of the device */
+  constructor(
+    protected readonly tf: TensorflowBinding,
+    detail = '',
+  ) {
     super();
-    this.device = `${tf.isUsingGpuDevice() ? 'GPU' : 'CPU'} (TensorFlow ${tf.TF_Version})`;
+    this.device = `${tf.isUsingGpuDevice() ? 'GPU' : 'CPU'} (TensorFlow ${tf.TF_Version}${detail})`;
   }
 
   override dispose(): void {
@@ -76,19 +75,19 @@ class TensorflowEngine extends ComposedEngine<Id> {
   }
 
   // ---- running operations ---------------------------------------------------------------------------------------------
-  private op(name: string, attrs: readonly Attr[], inputs: readonly Id[]): Id {
+  protected op(name: string, attrs: readonly Attr[], inputs: readonly Id[]): Id {
     return this.tf.executeOp(name, attrs, inputs, 1)[0].id;
   }
 
   /** An intermediate result, deleted when the operation under way has its result. */
-  private tmp(name: string, attrs: readonly Attr[], inputs: readonly Id[]): Id {
+  protected tmp(name: string, attrs: readonly Attr[], inputs: readonly Id[]): Id {
     const id = this.op(name, attrs, inputs);
     this.temporaries.push(id);
     return id;
   }
 
   /** Runs a chain of raw operations, deletes its intermediates, and enters its result into the books. */
-  private run(shape: readonly number[], fn: () => Id, dtype: DType = 'float32', category?: Category): DeviceTensor {
+  protected run(shape: readonly number[], fn: () => Id, dtype: DType = 'float32', category?: Category): DeviceTensor {
     const outer = this.temporaries;
     this.temporaries = [];
     try {
@@ -99,18 +98,18 @@ class TensorflowEngine extends ComposedEngine<Id> {
     }
   }
 
-  private constant(key: string, make: () => Id): Id {
+  protected constant(key: string, make: () => Id): Id {
     let id = this.constants.get(key);
     if (id === undefined) this.constants.set(key, (id = make()));
     return id;
   }
-  private float(value: number): Id {
+  protected float(value: number): Id {
     return this.constant(`f${Object.is(value, -0) ? '-0' : value}`, () => this.tf.createTensor([], TF_TYPE.float, Float32Array.of(value)));
   }
-  private int(value: number): Id {
+  protected int(value: number): Id {
     return this.constant(`i${value}`, () => this.tf.createTensor([], TF_TYPE.int32, Int32Array.of(value)));
   }
-  private ints(values: readonly number[]): Id {
+  protected ints(values: readonly number[]): Id {
     return this.constant(`v${values}`, () => this.tf.createTensor([values.length], TF_TYPE.int32, Int32Array.from(values)));
   }
 
@@ -398,7 +397,7 @@ class TensorflowEngine extends ComposedEngine<Id> {
     });
   }
 
-  private temporary(id: Id): Id {
+  protected temporary(id: Id): Id {
     this.temporaries.push(id);
     return id;
   }
@@ -466,12 +465,12 @@ class TensorflowEngine extends ComposedEngine<Id> {
   }
 
   /** A scalar that is not worth remembering (a learning rate): a temporary. */
-  private hostFloat(value: number): Id {
+  protected hostFloat(value: number): Id {
     return this.temporary(this.tf.createTensor([], TF_TYPE.float, Float32Array.of(value)));
   }
 
   /** Runs raw operations and deletes their temporaries. */
-  private withTemporaries(fn: () => void): void {
+  protected withTemporaries(fn: () => void): void {
     const outer = this.temporaries;
     this.temporaries = [];
     try {
