@@ -79,7 +79,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     return this.scope(() => this.sum(this.rows(grad), 0));
   }
 
-  /** y + b: y [N, O], b [O]. */
+  /** y + b: y [N, O], b [O]. May write into y, which nothing else uses. */
   protected addBias(y: DeviceTensor, bias: DeviceTensor): DeviceTensor {
     return this.add(y, bias);
   }

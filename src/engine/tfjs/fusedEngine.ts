@@ -50,6 +50,13 @@ export class FusedEngine extends TensorflowEngine {
     });
   }
 
+  /** In place: `linear` calls it with the product that it has just made. */
+  protected override addBias(y: DeviceTensor, bias: DeviceTensor): DeviceTensor {
+    this.checkUpdatable(y);
+    this.tf.executeOp('SlimfitAddBias', [], [this.raw(y), this.raw(bias)], 0);
+    return y;
+  }
+
   // ---- rows ---------------------------------------------------------------------------------------------------------------
   override biasGrad(grad: DeviceTensor): DeviceTensor {
     return this.fused(grad.shape.slice(-1), 'SlimfitBiasGrad', this.raw(grad));

@@ -317,6 +317,17 @@ void normalize(Call& c) {
   });
 }
 
+/** y ← y + bias, in place: y is the product just made, which nothing else looks at. Inputs: y, bias. */
+void addBias(Call& c) {
+  float* y = c.in(0);
+  const float* bias = c.in(1);
+  const int64_t O = c.width(0);
+  overRange(c.size(0) / O, rowBlock(O), [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+      for (int64_t i = 0; i < O; i++) y[r * O + i] += bias[i];
+  });
+}
+
 /** Inputs: gradient, normalised values, 1/std, weight. */
 void layerNormGrad(Call& c) {
   const float *g = c.in(0), *y = c.in(1), *rstd = c.in(2), *w = c.in(3);
@@ -504,22 +515,49 @@ void topK(Call& c) {
     if (above + here >= count) break;
     above += here;
   }
+  const auto magnitude = [bits](int64_t i) { return bits[i] & MAGNITUDE; };
+  std::vector<std::vector<uint32_t>> found(blocks);
+  overRange(n, BLOCK, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++)
+      if (magnitude(i) >> SHIFT == static_cast<uint32_t>(bin)) found[begin / BLOCK].push_back(magnitude(i));
+  });
   std::vector<uint32_t> candidates;
-  for (int64_t i = 0; i < n; i++)
-    if ((bits[i] & MAGNITUDE) >> SHIFT == static_cast<uint32_t>(bin)) candidates.push_back(bits[i] & MAGNITUDE);
+  for (const auto& f : found) candidates.insert(candidates.end(), f.begin(), f.end());
   const int64_t rank = count - above - 1;
   std::nth_element(candidates.begin(), candidates.begin() + rank, candidates.end(), std::greater<uint32_t>());
   const uint32_t threshold = candidates[rank];
-  int64_t ties = count - above;
-  for (uint32_t v : candidates) ties -= v > threshold;
-  const float* x = c.in(0);
+  // How many each block gives decides where it writes; elements at the threshold fill up from the front.
+  struct Share {
+    int64_t larger = 0, equal = 0, at = 0;
+  };
+  std::vector<Share> shares(blocks);
+  overRange(n, BLOCK, [&](int64_t begin, int64_t end) {
+    int64_t larger = 0, equal = 0;
+    for (int64_t i = begin; i < end; i++) {
+      larger += magnitude(i) > threshold;
+      equal += magnitude(i) == threshold;
+    }
+    shares[begin / BLOCK] = {larger, equal, 0};
+  });
+  int64_t ties = count;
+  for (const Share& s : shares) ties -= s.larger;
   int64_t at = 0;
-  for (int64_t i = 0; i < n && at < count; i++) {
-    const uint32_t v = bits[i] & MAGNITUDE;
-    if (v < threshold || (v == threshold && ties-- <= 0)) continue;
-    values[at] = x[i];
-    indices[at++] = static_cast<int32_t>(i);
+  for (Share& s : shares) {
+    s.equal = std::min(s.equal, ties);
+    ties -= s.equal;
+    s.at = at;
+    at += s.larger + s.equal;
   }
+  const float* x = c.in(0);
+  overRange(n, BLOCK, [&](int64_t begin, int64_t end) {
+    Share s = shares[begin / BLOCK];
+    for (int64_t i = begin; i < end; i++) {
+      const uint32_t v = magnitude(i);
+      if (v < threshold || (v == threshold && s.equal-- <= 0)) continue;
+      values[s.at] = x[i];
+      indices[s.at++] = static_cast<int32_t>(i);
+    }
+  });
 }
 
 /** Inputs: values, indices (each once), shape. */
@@ -603,6 +641,7 @@ void defineAll() {
   define<geluGrad>("SlimfitGeluGrad", {"grad: float", "x: float"}, {"y: float"});
   define<geluGradCoded>("SlimfitGeluGradCoded", {"grad: float", "words: int32"}, {"y: float"});
   define<dropout>("SlimfitDropout", {"x: float", "key: int32", "scale: float"}, {"y: float"});
+  define<addBias>("SlimfitAddBias", {"y: float", "bias: float"}, {});
   define<layerNorm>("SlimfitLayerNorm", {"x: float", "weight: float", "bias: float", "eps: float"}, {"y: float"});
   define<rowStats>("SlimfitRowStats", {"x: float", "eps: float"}, {"mean: float", "rstd: float"});
   define<normalize>("SlimfitNormalize", {"x: float", "mean: float", "rstd: float"}, {"y: float"});
