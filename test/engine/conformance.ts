@@ -38,6 +38,19 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     engine.free(...got.map(([t]) => t), ...free);
   }
 
+  it('an uploaded array stays the caller’s, and what is read is a copy: writing to either changes nothing on the other side', async (e) => {
+    const data = Float32Array.from({ length: 64 }, (_, i) => i + 1);
+    const given = data.slice();
+    const [weight, m, v, grad] = [data, new Float32Array(64), new Float32Array(64), data].map((x) => e.upload(x, [64]));
+    (await e.read(weight))[0] = 9;
+    assert.deepEqual(await e.read(weight), given);
+    e.adamwStep({ weight, m, v }, grad, { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: false });
+    assert.deepEqual(data, given);
+    data.fill(5);
+    assert.deepEqual(await e.read(grad), given);
+    e.free(weight, m, v, grad);
+  }, 1);
+
   it('element-wise operations', async (e, r) => {
     const shape = [1 + (r.next() % 4), 1 + (r.next() % 40)];
     const [a, b] = [random(r, shape), random(r, shape)];

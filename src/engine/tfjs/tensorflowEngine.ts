@@ -117,7 +117,8 @@ export class TensorflowEngine extends ComposedEngine<Id> {
   upload(data: Float32Array | Int32Array, shape: readonly number[], category?: Category): DeviceTensor {
     if (data.length !== sizeOf(shape)) throw new ShapeError(`${data.length} values for a tensor of shape [${shape}]`);
     const dtype = data instanceof Int32Array ? 'int32' : 'float32';
-    return this.own(this.tf.createTensor(shape, TF_TYPE[typeOf(dtype)], data), shape, dtype, category);
+    // The addon lets TensorFlow look at the array's own memory: a copy, so that neither side's writes are seen by the other.
+    return this.own(this.tf.createTensor(shape, TF_TYPE[typeOf(dtype)], data.slice()), shape, dtype, category);
   }
 
   full(shape: readonly number[], value: number, category?: Category): DeviceTensor {

@@ -155,10 +155,9 @@ class Call {
 
 // ---- elementary functions, written so that the compiler turns loops over them into vector instructions --------------------------------
 
-/** eˣ to about 1e-7 relative: 2ⁿ·eʳ with r = x − n·ln 2, eʳ by its Taylor polynomial on abs(r) ≤ 0.347. NaN stays NaN. */
-inline float expFast(float x) {
-  x = x < -87.3f ? -87.3f : x;
-  x = x > 88.3f ? 88.3f : x;
+/** eˣ for x ≤ 88 to about 1e-7 relative, 0 below −87: 2ⁿ·eʳ with r = x − n·ln 2, eʳ by its Taylor polynomial on abs(r) ≤ 0.347. NaN stays NaN. */
+inline float expFast(float given) {
+  const float x = given < -87.0f ? -87.0f : given > 88.0f ? 88.0f : given;
   const float n = std::rint(x * 1.44269504f);
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.0f / 5040;
@@ -171,7 +170,7 @@ inline float expFast(float x) {
   const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
   float scale;
   std::memcpy(&scale, &bits, 4);
-  return p * scale;
+  return given < -87.0f ? 0.0f : p * scale;
 }
 
 /**
