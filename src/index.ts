@@ -24,7 +24,7 @@ export type {
 // Models.
 export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs, type FromPretrainedOptions, type SavesItself } from './models/bert';
 export { initialWeights, Model } from './models/model';
-export type { BatchSource, HostWeights, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
+export type { ActivationPlan, BatchSource, HostWeights, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
 export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
@@ -62,6 +62,7 @@ export { generateAcceptability, generateText } from './data/embedded/grammar';
 export { embeddedModel } from './data/embedded/embedded';
 
 // Looking at a run.
+export { display, runningKernel, type DisplayOptions, type Formatter, type KernelApi, type MimeBundle } from './inspect/kernelApi';
 export { Figure, type FigureSpec } from './inspect/figure';
 export { activationMemoryFigure, deviceMemoryFigure, formatBytes, freezeMapFigure, lossFigure, updateMagnitudeFigure } from './inspect/figures';
 export { modelPart, shortLayerName } from './inspect/layerNames';

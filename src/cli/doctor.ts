@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { engineChoice } from '../engine/choose';
-import { addonPackage } from '../engine/tfjs/tensorflowBinding';
+import { addonPackage, fusedKernels } from '../engine/tfjs/tensorflowBinding';
 import { findKernelspec } from '../../kernel/install';
 import { HOME, pythonProgram } from './project';
 
@@ -66,6 +66,7 @@ export async function doctor(): Promise<number> {
     const missing = missingLibraries(CUDA_LIBRARIES, libraryFolders());
     line('faster', missing.length > 0 ? `TensorFlow does not find ${missing.join(', ')}: run \`npx slimfit setup --gpu\`` : 'this TensorFlow was built without CUDA: run `npx slimfit setup --gpu`');
   } else if (picked !== 'tensorflow') line('faster', 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`');
+  else if (!onGpu && !fusedKernels().loaded) line('faster', `the fused CPU kernels are missing (${fusedKernels().why}): training is about 1.5 times slower without them`);
   else if (!onGpu) line('faster', 'a machine with an NVIDIA GPU and `npx slimfit setup --gpu`');
   return 0;
 }

@@ -44,3 +44,13 @@ export interface KernelApi {
 export function runningKernel(): KernelApi | undefined {
   return (globalThis as { [key: symbol]: KernelApi | undefined })[Symbol.for('slimfit.kernel')];
 }
+
+/**
+ * Shows a value below the running cell, at once, as the last expression of a cell would be shown: a figure, a table, anything. Outside a notebook it is printed.
+ * @param options `displayId` names the output, so that a later call with `update` changes it in place
+ */
+export async function display(value: unknown, options?: DisplayOptions): Promise<void> {
+  const kernel = runningKernel();
+  if (kernel) await kernel.show(value, options);
+  else console.log(value);
+}

@@ -7,6 +7,7 @@ import type { DeviceTensor, Engine } from '../engine/engine';
 import { InvalidArgumentError, LabelError, SequenceTooLongError, ShapeError } from '../errors';
 import { type BertConfig, defaultLabels, parseBertConfig, serializeBertConfig } from '../hub/config';
 import { readConfig, readWeights, writeFolder } from '../hub/folder';
+import { bertActivationBytes } from '../memory/activationBytes';
 import { add, dropout, gelu, tanh } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import { addPositions, Embedding } from '../nn/embedding';
@@ -16,7 +17,7 @@ import { crossEntropy, meanSquaredError } from '../nn/losses';
 import { selectRows } from '../nn/select';
 import { selfAttention } from '../nn/selfAttention';
 import type { Variable } from '../tape/tape';
-import { drawParameter, type HostWeights, initialWeights, Model, type ModelOutput, type ParameterSpec, type TextBatch, uploadMask } from './model';
+import { type ActivationPlan, drawParameter, type HostWeights, initialWeights, Model, type ModelOutput, type ParameterSpec, type TextBatch, uploadMask } from './model';
 
 /** Options of `fromPretrained`. */
 export interface FromPretrainedOptions {
@@ -304,6 +305,10 @@ export class BertForSequenceClassification extends BertModel {
   /** Whether the head predicts one score instead of classes. */
   get isRegression(): boolean {
     return this.config.numLabels === 1;
+  }
+
+  override predictActivationBytes({ batchSize, length }: TextBatch, { mode, dropout, trains }: ActivationPlan): number {
+    return bertActivationBytes({ config: this.config, batchSize, length, mode, trains, dropout: dropout && this.config.hiddenDropoutProb > 0 }).total;
   }
 
   /** Logits [B, numLabels]. */

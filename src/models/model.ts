@@ -4,6 +4,7 @@ import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer, LayerKind } from '../freezing/layer';
 import type { ForwardContext } from '../nn/context';
 import { Parameter } from '../tape/parameter';
+import type { ActivationMode } from '../tape/scheme';
 import type { Variable } from '../tape/tape';
 import { Random } from '../random';
 
@@ -56,6 +57,13 @@ export interface ModelOutput {
   readonly logits: Variable;
 }
 
+/** What decides how many bytes a step keeps, beside the shapes. */
+export interface ActivationPlan {
+  readonly mode: ActivationMode;
+  readonly dropout: boolean;
+  readonly trains: (weightName: string) => boolean;
+}
+
 /** Float32 values by parameter name. */
 export type HostWeights = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>;
 
@@ -95,6 +103,14 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
 
   /** Examples and tokens (padding included) of a batch. */
   abstract countOf(batch: Batch): { examples: number; tokens: number };
+
+  /**
+   * Bytes that a training step on this batch would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
+   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train; biases are taken to train
+   */
+  predictActivationBytes(_batch: Batch, _plan: ActivationPlan): number | undefined {
+    return undefined;
+  }
 
   /** Copies all weights to the host. */
   async weights(): Promise<Map<string, { shape: readonly number[]; data: Float32Array }>> {

@@ -87,6 +87,10 @@ export interface StepPreview {
   readonly active: readonly FreezableLayer[];
   /** Share of the layers' weights that trains. */
   readonly trainedShare: number;
+  /** Bytes that the step will keep between forward and backward, from the shapes of its batch; undefined where the model has no formula. */
+  readonly activationBytes: number | undefined;
+  /** The same for plain fine-tuning on this batch: everything trains, everything in float32. */
+  readonly fullActivationBytes: number | undefined;
 }
 
 /** Fine-tunes a model with SlimFit. Owns the optimizer's moments: `dispose` frees them; the model stays its maker's. */
@@ -149,12 +153,15 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.next;
   }
 
-  /** What the next step will freeze, without running it. */
+  /** What the next step will freeze and keep, without running it. */
   peek(): StepPreview {
     const frozen = new Set(this.policy.select(this.next));
     const of = (want: boolean) => this.freezableLayers.filter((l) => frozen.has(l.index) === want);
     const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
     const active = of(false);
+    const batch = this.options.train.batch(this.examplesOf(this.next));
+    const dropout = this.options.dropout !== false;
+    const isFrozen = (name: string) => frozen.has(this.layerOf.get(name) ?? -1);
     return {
       step: this.next,
       epoch: Math.floor(this.next / this.stepsPerEpoch),
@@ -162,6 +169,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       frozen: of(true),
       active,
       trainedShare: weights(active) / weights(this.freezableLayers),
+      activationBytes: this.model.predictActivationBytes(batch, { mode: this.scheme.mode, dropout, trains: (name) => !isFrozen(name) }),
+      fullActivationBytes: this.model.predictActivationBytes(batch, { mode: 'exact', dropout, trains: () => true }),
     };
   }
 

@@ -26,8 +26,8 @@ after(async () => {
 
 const kernelApi = "(globalThis as any)[Symbol.for('slimfit.kernel')]";
 /** Sends a cell and waits until it prints 'begun'. */
-async function begin(client: KernelClient, code: string) {
-  const cell = await client.send('shell', 'execute_request', { code: `console.log('begun'); ${code}`, silent: false });
+async function begin(client: KernelClient, code: string, first = "console.log('begun')") {
+  const cell = await client.send('shell', 'execute_request', { code: `${first}; ${code}`, silent: false });
   await client.until(() => client.received.some((m) => m.parent.msg_id === cell.msg_id && String(m.content.text).startsWith('begun')));
   return cell;
 }
@@ -339,7 +339,7 @@ test('a cell that cannot hear an interrupt says so', async () => {
   const deaf = await KernelClient.start(home.home, cwd);
   try {
     await deaf.run('1');
-    const cell = await begin(deaf, 'await null; for (;;) {}');
+    const cell = await begin(deaf, 'for (;;) {}', "await null; console.log('begun')");
     await deaf.send('control', 'interrupt_request', {});
     await deaf.until(() => deaf.received.some((m) => m.parent.msg_id === cell.msg_id && /restart the kernel/.test(String(m.content.text))));
   } finally {

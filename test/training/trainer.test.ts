@@ -80,14 +80,19 @@ test('the update magnitude is the mean relative change of the weights', async ()
   close();
 });
 
-test('peek tells what the next step does, and changes nothing', async () => {
-  const { trainer, close } = await trainerOf();
+test('peek tells what the next step does and keeps, to the byte, and changes nothing', async () => {
+  const full = await trainerOf({ freezeRate: 0, mode: 'exact' });
+  const { trainer, close } = await trainerOf({ mode: 'paper' });
   for (let i = 0; i < 3; i++) {
+    const plain = await full.trainer.step();
     const peeked = trainer.peek();
     assert.deepEqual(trainer.peek(), peeked);
     const r = await trainer.step();
     assert.deepEqual([r.step, r.learningRate, [...r.frozen]], [peeked.step, peeked.learningRate, peeked.frozen.map((l) => l.index)]);
+    assert.deepEqual([r.activationBytes, plain.activationBytes], [peeked.activationBytes, peeked.fullActivationBytes]);
+    assert.ok(r.activationBytes < plain.activationBytes);
   }
+  full.close();
   close();
 });
 
