@@ -1,5 +1,5 @@
 /** Builds `dist`: the library (CommonJS and ES module), the command line, the kernel, and type declarations. Dependencies stay outside. */
-import { rmSync } from 'node:fs';
+import { chmodSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -17,5 +17,7 @@ await Promise.all([
   build({ ...common, entryPoints: ['src/cli/main.ts'], format: 'cjs', outfile: 'dist/cli.cjs', banner: { js: '#!/usr/bin/env node' } }),
   build({ ...common, entryPoints: { main: 'kernel/main.ts', ioThread: 'kernel/ioThread.ts' }, format: 'cjs', outdir: 'dist/kernel', outExtension: { '.js': '.cjs' } }),
 ]);
+// `npx slimfit` inside this folder runs the file itself.
+chmodSync(at('dist/cli.cjs'), 0o755);
 const tsc = spawnSync(process.execPath, [at('node_modules/typescript/bin/tsc'), '-p', at('tsconfig.build.json')], { stdio: 'inherit' });
 process.exitCode = tsc.status ?? 1;
