@@ -50,6 +50,7 @@ export type GradientSink = (parameter: Parameter, grad: DeviceTensor) => void;
 interface Entry {
   readonly output: Variable;
   readonly inputs: readonly Variable[];
+  readonly parameters: readonly Parameter[];
   readonly kept: readonly Kept[];
   readonly run: Backward;
 }
@@ -127,7 +128,7 @@ export class Tape {
       state.owed++;
       this.pending.set(p, state);
     }
-    this.entries.push({ output, inputs, kept: this.keptNow, run });
+    this.entries.push({ output, inputs, parameters, kept: this.keptNow, run });
     this.keptNow = [];
   }
 
@@ -141,10 +142,30 @@ export class Tape {
       : engine.share(grad, 'gradients');
     if (state.sum) engine.free(state.sum);
     state.sum = held;
-    if (--state.owed > 0) return;
+    state.owed--;
+    this.complete(parameter, state);
+  }
+
+  /** Hands a gradient on that no closure adds to any more. */
+  private complete(parameter: Parameter, { owed, sum }: { owed: number; sum: DeviceTensor | undefined }): void {
+    if (owed > 0) return;
     this.pending.delete(parameter);
-    this.sink(parameter, held);
-    engine.free(held);
+    if (!sum) return;
+    try {
+      this.sink!(parameter, sum);
+    } finally {
+      this.engine.free(sum);
+    }
+  }
+
+  /** A part whose output does not reach the loss adds nothing to its parameters' gradients. */
+  private forgo(parameters: readonly Parameter[]): void {
+    for (const p of parameters) {
+      const state = this.pending.get(p);
+      if (!state) continue;
+      state.owed--;
+      this.complete(p, state);
+    }
   }
 
   /** Runs all closures in reverse from a scalar loss. Afterwards nothing that the tape kept is alive. */
@@ -155,7 +176,7 @@ export class Tape {
     try {
       grads.set(loss, engine.full([], 1));
       for (let entry = this.entries.pop(); entry; entry = this.entries.pop()) {
-        const { output, inputs, kept, run } = entry;
+        const { output, inputs, parameters, kept, run } = entry;
         const grad = grads.get(output);
         grads.delete(output);
         if (grad) {
@@ -169,7 +190,7 @@ export class Tape {
             engine.free(grad);
           }
           inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
-        }
+        } else this.forgo(parameters);
         this.drop(kept);
       }
     } finally {

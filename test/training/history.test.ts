@@ -1,0 +1,181 @@
+/** The history of a run: what goes in comes out, in every table, however long the run. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CATEGORIES, type Category } from '../../src/engine/engine';
+import { InvalidArgumentError } from '../../src/errors';
+import type { FreezableLayer } from '../../src/freezing/layer';
+import type { LedgerEntry } from '../../src/tape/roles';
+import { History, moduleOf } from '../../src/training/history';
+import type { StepRecord } from '../../src/training/stepRecord';
+
+const layers: readonly FreezableLayer[] = [
+  { index: 0, name: 'bert.embeddings.word_embeddings.weight', kind: 'embedding', shape: [5, 4], parameters: 20 },
+  { index: 1, name: 'bert.encoder.layer.0.output.dense.weight', kind: 'linear', shape: [4, 8], parameters: 32 },
+  { index: 2, name: 'bert.encoder.layer.0.output.LayerNorm.weight', kind: 'layer-norm', shape: [4], parameters: 4 },
+];
+const entry = (layer: string, role: LedgerEntry['role'], encoding: LedgerEntry['encoding'], bytes: number): LedgerEntry => ({ layer, what: 'input', role, encoding, shape: [bytes], bytes, padding: 0 });
+const byCategory = (of: (i: number) => number) => Object.fromEntries(CATEGORIES.map((c, i) => [c, of(i)])) as Record<Category, number>;
+
+/** A record in which every number is another, all following from the step. */
+function record(step: number, changes: Partial<StepRecord> = {}): StepRecord {
+  const active = [step % 3];
+  const activations = [
+    entry('bert.encoder.layer.0.output.dense', 'dynamic', 'q3.4', 100 + step),
+    entry('bert.encoder.layer.0.output.LayerNorm', 'quasi-static', 'top10', 30),
+    entry('bert.encoder.layer.0.output.LayerNorm', 'quasi-static', 'float32', 12),
+    entry('bert.encoder.layer.0.attention.self', 'static', 'q3.4', 7),
+    entry('bert.encoder.layer.0.attention.self', 'static', 'q3.4', 8),
+    entry('bert.encoder.layer.0.attention.self', 'static', 'q0.8', 9),
+  ];
+  return {
+    step,
+    epoch: Math.floor(step / 10),
+    loss: 1 / (step + 3),
+    learningRate: 1e-3 - step * 1e-7,
+    frozen: [0, 1, 2].filter((i) => !active.includes(i)),
+    active,
+    updateMagnitudes: Float64Array.of(step, step + 0.25, 1e10 + step),
+    activations,
+    activationBytes: activations.reduce((s, e) => s + e.bytes, 0),
+    memory: { live: byCategory((i) => 1000 * i + step), peak: byCategory((i) => 5000 * i + step), totalLive: 1, totalPeak: 2 ** 40 + step, tensors: 3 },
+    milliseconds: step + 0.5,
+    examples: 32,
+    tokens: 4096 + step,
+    ...changes,
+  };
+}
+
+const historyOf = (steps: number): History => {
+  const history = new History(layers);
+  for (let k = 0; k < steps; k++) history.append(record(k));
+  return history;
+};
+
+test('every number of every step comes back, over far more steps than fit at first', () => {
+  const n = 1000;
+  const history = historyOf(n);
+  assert.equal(history.length, n);
+  const rows = history.steps().objects() as Record<string, number>[];
+  assert.equal(rows.length, n);
+  rows.forEach((row, k) => {
+    const r = record(k);
+    const want: Record<string, number> = {
+      step: k,
+      epoch: r.epoch,
+      loss: r.loss,
+      learningRate: r.learningRate,
+      trainedLayers: 1,
+      frozenLayers: 2,
+      activationBytes: r.activationBytes,
+      totalPeakBytes: r.memory.totalPeak,
+      milliseconds: r.milliseconds,
+      examples: 32,
+      tokens: r.tokens,
+    };
+    CATEGORIES.forEach((c, i) => Object.assign(want, { [`${c}Bytes`]: 1000 * i + k, [`${c}PeakBytes`]: 5000 * i + k }));
+    assert.deepEqual({ ...row }, want);
+  });
+  assert.deepEqual([...history.column('loss')], Array.from({ length: n }, (_, k) => 1 / (k + 3)));
+  assert.deepEqual([...history.magnitudesAfter(777)], [777, 777.25, 1e10 + 777]);
+  assert.deepEqual([...history.trainedIn(776)], [0, 0, 1]);
+});
+
+test('the layers’ table has one row per step and layer, steps first, with what the layer itself keeps', () => {
+  const steps = 130;
+  const rows = historyOf(steps).layers().objects() as Record<string, unknown>[];
+  assert.equal(rows.length, steps * 3);
+  rows.forEach((row, i) => {
+    const [k, layer] = [Math.floor(i / 3), layers[i % 3]];
+    assert.deepEqual({ ...row }, {
+      step: k,
+      layer: layer.index,
+      name: layer.name,
+      kind: layer.kind,
+      trained: k % 3 === layer.index,
+      updateMagnitude: [k, k + 0.25, 1e10 + k][layer.index],
+      // Attention's operands belong to no weight; both forms of the LayerNorm's count.
+      activationBytes: [0, 100 + k, 42][layer.index],
+    });
+  });
+});
+
+test('the activations’ table adds up entries of one module, role and encoding', () => {
+  const rows = (historyOf(70).activations().objects() as Record<string, unknown>[]).filter((r) => r.step === 69).map((r) => [r.module, r.role, r.encoding, r.bytes]);
+  assert.deepEqual(rows, [
+    ['bert.encoder.layer.0.output.dense', 'dynamic', 'q3.4', 169],
+    ['bert.encoder.layer.0.output.LayerNorm', 'quasi-static', 'top10', 30],
+    ['bert.encoder.layer.0.output.LayerNorm', 'quasi-static', 'float32', 12],
+    ['bert.encoder.layer.0.attention.self', 'static', 'q3.4', 15],
+    ['bert.encoder.layer.0.attention.self', 'static', 'q0.8', 9],
+  ]);
+});
+
+test('how often and when each layer last trained is counted, by the record’s own step number', () => {
+  const history = new History(layers);
+  assert.deepEqual([0, 1, 2].map((i) => history.trainingOf(i)), [0, 1, 2].map(() => ({ times: 0, last: -1 })));
+  for (const [step, active] of [[4, [0, 2]], [5, [2]], [9, [0]]] as const) history.append(record(step, { active, frozen: [0, 1, 2].filter((i) => !(active as readonly number[]).includes(i)) }));
+  assert.deepEqual([0, 1, 2].map((i) => history.trainingOf(i)), [{ times: 2, last: 9 }, { times: 0, last: -1 }, { times: 2, last: 5 }]);
+  assert.deepEqual([...history.trainedIn(0)], [1, 0, 1]);
+  assert.deepEqual([...history.column('trainedLayers')], [2, 1, 1]);
+  assert.deepEqual([...history.column('step')], [4, 5, 9]);
+});
+
+test('what cannot be counted is kept as it is: magnitudes that are infinite or NaN, bytes beyond 2³²', () => {
+  const history = new History(layers);
+  const bytes = 2 ** 33 + 1;
+  history.append(record(0, { updateMagnitudes: Float64Array.of(Infinity, NaN, 1e-300), activations: [entry('bert.encoder.layer.0.output.dense', 'dynamic', 'float32', bytes)], activationBytes: bytes }));
+  assert.deepEqual([...history.magnitudesAfter(0)], [Infinity, NaN, 1e-300]);
+  assert.deepEqual(Array.from(history.layers().array('activationBytes')), [0, bytes, 0]);
+  assert.deepEqual(Array.from(history.activations().array('bytes')), [bytes]);
+  assert.deepEqual(Array.from(history.steps().array('activationBytes')), [bytes]);
+});
+
+test('a record’s arrays stay the caller’s, and a table does not change with later steps', () => {
+  const history = new History(layers);
+  const magnitudes = Float64Array.of(1, 2, 3);
+  history.append(record(0, { updateMagnitudes: magnitudes }));
+  magnitudes.fill(9);
+  assert.deepEqual([...history.magnitudesAfter(0)], [1, 2, 3]);
+  const tables = [history.steps(), history.layers(), history.activations()];
+  const sizes = tables.map((t) => t.numRows());
+  const before = tables.map((t) => JSON.stringify(t.objects()));
+  for (let k = 1; k < 5; k++) history.append(record(k));
+  assert.deepEqual(tables.map((t) => t.numRows()), sizes);
+  assert.deepEqual(tables.map((t) => JSON.stringify(t.objects())), before);
+});
+
+test('a record of other layers is refused by their number, and nothing of it is added', () => {
+  const history = historyOf(2);
+  assert.throws(() => history.append(record(2, { updateMagnitudes: Float64Array.of(1, 2) })), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('2') && e.message.includes('3'));
+  assert.equal(history.length, 2);
+  assert.deepEqual([history.steps(), history.layers(), history.activations()].map((t) => t.numRows()), [2, 6, 10]);
+});
+
+test('evaluations have one row per metric, whichever each has, in order, and are copies', () => {
+  const history = historyOf(1);
+  const metrics = { loss: 0.5, accuracy: 0.75 };
+  history.addEvaluation(0, metrics);
+  metrics.loss = 99;
+  history.addEvaluation(20, { loss: NaN });
+  assert.deepEqual(history.evaluations().objects().map((r) => ({ ...r })), [
+    { step: 0, metric: 'loss', value: 0.5 },
+    { step: 0, metric: 'accuracy', value: 0.75 },
+    { step: 20, metric: 'loss', value: NaN },
+  ]);
+});
+
+test('a history without steps has tables without rows, with their columns', () => {
+  const history = new History(layers);
+  assert.equal(history.length, 0);
+  assert.deepEqual([history.steps(), history.layers(), history.activations(), history.evaluations()].map((t) => t.numRows()), [0, 0, 0, 0]);
+  assert.deepEqual(history.layers().columnNames(), ['step', 'layer', 'name', 'kind', 'trained', 'updateMagnitude', 'activationBytes']);
+  assert.deepEqual(history.activations().columnNames(), ['step', 'module', 'role', 'encoding', 'bytes']);
+  assert.deepEqual(history.evaluations().columnNames(), ['step', 'metric', 'value']);
+  assert.equal(history.steps().columnNames().length, 11 + 2 * CATEGORIES.length);
+});
+
+test('a module is called as its weight without `.weight`', () => {
+  assert.equal(moduleOf('classifier.weight'), 'classifier');
+  assert.equal(moduleOf('vit.embeddings.cls_token'), 'vit.embeddings.cls_token');
+  assert.equal(moduleOf('a.weight.weight'), 'a.weight');
+});
