@@ -254,6 +254,11 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     });
   }
 
+  write(tensor: DeviceTensor, data: Float32Array): void {
+    this.checkUpdatable(tensor);
+    this.scope(() => this.moveInto(tensor, this.upload(data, tensor.shape)));
+  }
+
   /** Gives the values of a fresh tensor to a long-lived one. */
   protected moveInto(target: DeviceTensor, fresh: DeviceTensor): void {
     this.replaceRaw(target, this.rawView(this.raw(fresh), target.shape, target.dtype));

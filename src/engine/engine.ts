@@ -155,6 +155,8 @@ export interface Engine {
   full(shape: readonly number[], value: number, category?: Category): DeviceTensor;
   /** Copies values back to the host. The only operation that waits for the device. */
   read(tensor: DeviceTensor): Promise<Float32Array | Int32Array>;
+  /** Replaces the values of a tensor that shares its storage with none. @throws ShapeError, InvalidArgumentError when other tensors would see it */
+  write(tensor: DeviceTensor, data: Float32Array): void;
   /** Another tensor on the same storage, with its own owner and category. */
   share(tensor: DeviceTensor, category?: Category): DeviceTensor;
   /** A view in another shape of equal size. */

@@ -26,6 +26,9 @@ interface State {
   step: number;
 }
 
+/** Moments and step count of every parameter that has trained, on the host. */
+export type AdamWSnapshot = ReadonlyMap<Parameter, { readonly m: Float32Array; readonly v: Float32Array; readonly step: number }>;
+
 /** AdamW with state per parameter, made when a parameter first trains. Owns the moments: `dispose` frees them. */
 export class AdamW {
   readonly settings: Required<AdamWSettings>;
@@ -80,6 +83,29 @@ export class AdamW {
     const zero = this.engine.full(parameter.shape, 0, 'gradients');
     this.apply(parameter, zero, lr, false);
     this.engine.free(zero);
+  }
+
+  /** Copies all state to the host. */
+  async snapshot(): Promise<AdamWSnapshot> {
+    const out = new Map<Parameter, { m: Float32Array; v: Float32Array; step: number }>();
+    for (const [parameter, { m, v, step }] of this.states)
+      out.set(parameter, { m: (await this.engine.read(m)) as Float32Array, v: (await this.engine.read(v)) as Float32Array, step });
+    return out;
+  }
+
+  /** Makes the state what it was when the snapshot was taken. */
+  restore(snapshot: AdamWSnapshot): void {
+    for (const [parameter, { m, v }] of this.states) {
+      if (snapshot.has(parameter)) continue;
+      this.engine.free(m, v);
+      this.states.delete(parameter);
+    }
+    for (const [parameter, { m, v, step }] of snapshot) {
+      const state = this.stateOf(parameter);
+      this.engine.write(state.m, m);
+      this.engine.write(state.v, v);
+      state.step = step;
+    }
   }
 
   dispose(): void {

@@ -28,6 +28,10 @@ class Column<A extends Numbers> {
   get(i: number): number {
     return this.data[i];
   }
+  /** Forgets all values from the n-th on. */
+  truncate(n: number): void {
+    this.length = Math.min(this.length, n);
+  }
   /** The values so far, a view. */
   get values(): A {
     return this.data.subarray(0, this.length) as A;
@@ -134,6 +138,31 @@ export class History {
   /** Notes metrics measured after a number of steps. */
   addEvaluation(step: number, metrics: Readonly<Record<string, number>>): void {
     this.evaluated.push({ step, metrics: { ...metrics } });
+  }
+
+  /** Forgets the steps from the n-th recorded one on, and evaluations made after more than `step` steps. */
+  truncate(n: number, step: number): void {
+    const layers = this.freezableLayers.length;
+    const gone = this.scalars.step.values[n] ?? Infinity;
+    for (const f of STEP_FIELDS) this.scalars[f].truncate(n);
+    for (const c of CATEGORIES) {
+      this.live[c].truncate(n);
+      this.peak[c].truncate(n);
+    }
+    for (const column of [this.trained, this.magnitudes, this.layerBytes]) column.truncate(n * layers);
+    const keptRows = this.kept.step.values.findIndex((s) => s >= gone);
+    if (keptRows >= 0) for (const column of Object.values(this.kept)) column.truncate(keptRows);
+    this.evaluated.splice(0, this.evaluated.length, ...this.evaluated.filter((e) => e.step <= step));
+    for (let l = 0; l < layers; l++) {
+      this.timesTrained[l] = 0;
+      this.lastTrained[l] = -1;
+    }
+    for (let i = 0; i < n; i++)
+      this.trainedIn(i).forEach((trains, l) => {
+        if (!trains) return;
+        this.timesTrained[l]++;
+        this.lastTrained[l] = this.scalars.step.get(i);
+      });
   }
 
   /** How often a layer trained, and in which step last (−1: never). */

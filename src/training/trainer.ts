@@ -18,9 +18,11 @@ import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
 import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import { shortLayerName } from '../inspect/layerNames';
 import { layersTable } from '../inspect/tables';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
+import { restoreSnapshot, takeSnapshot, type Trained, type TrainingSnapshot } from './snapshot';
 import type { StepRecord } from './stepRecord';
 
 /** Result of an evaluation. */
@@ -113,6 +115,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
   private readonly warned = new Set<string>();
+  /** Layers that the user froze (true) or thawed (false), over the policy's head. */
+  private overruled = new Map<number, boolean>();
+  private readonly taken = new Map<number, TrainingSnapshot>();
   private order: { epoch: number; permutation: Int32Array } | undefined;
   private next = 0;
   private busy = false;
@@ -153,9 +158,62 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.next;
   }
 
+  /**
+   * Freezes layers whatever the policy says, until `thaw` or `follow`.
+   * @param names full names (`bert.pooler.dense.weight`), short ones (`L3 query`), or modules that contain layers (`bert.encoder.layer.3`)
+   * @throws InvalidArgumentError for a name that is no layer's; nothing changes then
+   */
+  freeze(...names: readonly string[]): void {
+    this.overrule(names, true);
+  }
+
+  /** Trains layers whatever the policy says, until `freeze` or `follow`. Names as for `freeze`. */
+  thaw(...names: readonly string[]): void {
+    this.overrule(names, false);
+  }
+
+  /** Lets the policy decide again: about the layers named as for `freeze`, or about all. */
+  follow(...names: readonly string[]): void {
+    const indices = names.length > 0 ? this.indicesOf(names) : [...this.overruled.keys()];
+    for (const i of indices) this.overruled.delete(i);
+  }
+
+  /**
+   * Remembers the state before the next step, on the host: weights, moments, policy. Costs three times the bytes of the weights.
+   * @returns the number of that step, for `rewind`
+   */
+  async snapshot(): Promise<number> {
+    return this.alone(async () => {
+      const { next: step, overruled } = this;
+      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled }));
+      return step;
+    });
+  }
+
+  /** Steps that `rewind` can go back to. */
+  get snapshots(): readonly number[] {
+    return [...this.taken.keys()].sort((a, b) => a - b);
+  }
+
+  /**
+   * Goes back to the state before a step, exactly: the steps that follow repeat to the bit, unless something is changed. The history forgets what came after, and so do the snapshots.
+   * @throws InvalidArgumentError when no snapshot was taken before that step
+   */
+  rewind(step: number): void {
+    if (this.busy) throw new InvalidArgumentError('a step of this trainer is still running: await it before rewinding');
+    const snapshot = this.taken.get(step);
+    if (!snapshot)
+      throw new InvalidArgumentError(`no snapshot was taken before step ${step}: ${this.taken.size > 0 ? `there is one of step ${this.snapshots.join(', ')}` : 'call `await trainer.snapshot()` first'}`);
+    restoreSnapshot(this.trained, snapshot);
+    this.overruled = new Map(snapshot.overruled);
+    this.history.truncate(snapshot.recorded, step);
+    for (const later of this.snapshots.filter((s) => s > step)) this.taken.delete(later);
+    this.next = step;
+  }
+
   /** What the next step will freeze and keep, without running it. */
   peek(): StepPreview {
-    const frozen = new Set(this.policy.select(this.next));
+    const frozen = new Set(this.decide(this.next));
     const of = (want: boolean) => this.freezableLayers.filter((l) => frozen.has(l.index) === want);
     const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
     const active = of(false);
@@ -180,14 +238,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    *   then as they were, and `step()` can be called again.
    */
   async step(): Promise<StepRecord> {
-    if (this.busy) throw new InvalidArgumentError('a step of this trainer is still running: await it before the next');
-    this.busy = true;
-    try {
+    return this.alone(async () => {
       await this.checkpoint();
       return await this.runStep();
-    } finally {
-      this.busy = false;
-    }
+    });
   }
 
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
@@ -209,7 +263,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** The present state of every freezable layer, one row each. */
   layers(): ColumnTable {
-    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.policy.select(this.next));
+    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.decide(this.next));
   }
 
   /** How often the optimizer updated a parameter. */
@@ -224,6 +278,46 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.optimizer.dispose();
   }
 
+  /** Runs what must not overlap with a step. */
+  private async alone<R>(work: () => Promise<R>): Promise<R> {
+    if (this.busy) throw new InvalidArgumentError('a step of this trainer is still running: await it before the next');
+    this.busy = true;
+    try {
+      return await work();
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  private get trained(): Trained {
+    const { engine, optimizer, policy } = this;
+    return { engine, optimizer, policy, parameters: this.model.parameters };
+  }
+
+  /** The layers to freeze in a step: the policy's choice, unless the user overruled it. */
+  private decide(step: number): readonly number[] {
+    const chosen = this.policy.select(step);
+    if (this.overruled.size === 0) return chosen;
+    const frozen = new Set(chosen);
+    for (const [layer, freeze] of this.overruled) {
+      if (freeze) frozen.add(layer);
+      else frozen.delete(layer);
+    }
+    return [...frozen].sort((a, b) => a - b);
+  }
+
+  private overrule(names: readonly string[], frozen: boolean): void {
+    for (const i of this.indicesOf(names)) this.overruled.set(i, frozen);
+  }
+
+  private indicesOf(names: readonly string[]): number[] {
+    return names.flatMap((name) => {
+      const hits = this.freezableLayers.filter((l) => l.name === name || shortLayerName(l.name) === name || l.name.startsWith(`${name}.`));
+      if (hits.length === 0) throw new InvalidArgumentError(`no freezable layer is called '${name}': \`trainer.layers()\` lists them`);
+      return hits.map((l) => l.index);
+    });
+  }
+
   private async runStep(): Promise<StepRecord> {
     const { engine, model, policy, optimizer } = this;
     const started = performance.now();
@@ -231,7 +325,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const learningRate = this.schedule(step);
     const batch = this.options.train.batch(this.examplesOf(step));
-    const frozen = policy.select(step);
+    const frozen = this.decide(step);
     const active = this.markTraining(frozen);
     const magnitudes: { layer: number; value: DeviceTensor }[] = [];
     engine.resetPeak();

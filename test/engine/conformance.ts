@@ -51,6 +51,21 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     e.free(weight, m, v, grad);
   }, 1);
 
+  it('write replaces values, also of a tensor that an optimizer updates, and refuses shared ones and wrong lengths', async (e) => {
+    const [weight, m, v, grad] = [1, 0, 0, 1].map((x) => e.full([4], x));
+    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: false };
+    e.adamwStep({ weight, m, v }, grad, options);
+    e.write(weight, Float32Array.of(1, 2, 3, 4));
+    assert.deepEqual([...(await e.read(weight))], [1, 2, 3, 4]);
+    for (const t of [m, v]) e.write(t, new Float32Array(4));
+    e.adamwStep({ weight, m, v }, grad, options);
+    (await e.read(weight)).forEach((x, i) => assert.ok(Math.abs(x - (i + 0.9)) < 1e-5, `${x}`));
+    assert.throws(() => e.write(weight, new Float32Array(3)), ShapeError);
+    const view = e.share(weight);
+    assert.throws(() => e.write(weight, new Float32Array(4)), InvalidArgumentError);
+    e.free(weight, m, v, grad, view);
+  }, 1);
+
   it('element-wise operations', async (e, r) => {
     const shape = [1 + (r.next() % 4), 1 + (r.next() % 40)];
     const [a, b] = [random(r, shape), random(r, shape)];

@@ -245,3 +245,62 @@ test('two hundred steps leave no tensor behind, and the tables have every row', 
   assert.equal(Math.min(...rows.map((r) => r.stepsSinceTrained ?? Infinity)), 0);
   close();
 });
+
+test('after a rewind the same steps repeat to the bit, history included', async () => {
+  for (const mode of ['paper', 'exact'] as const) {
+    const { engine, trainer, model, close } = await trainerOf({ mode, evaluation: tinyData() });
+    for await (const _ of trainer.steps(3));
+    await trainer.evaluate();
+    const before = engine.memory().totalLive;
+    assert.equal(await trainer.snapshot(), 3);
+    assert.equal(engine.memory().totalLive, before);
+    const run = async () => {
+      for await (const _ of trainer.steps(5));
+      await trainer.evaluate();
+      const { history } = trainer;
+      const tables = [history.steps().select('step', 'loss', 'trainedLayers', 'activationBytes'), history.layers(), history.activations(), history.evaluations(), trainer.layers()];
+      return { tables: tables.map((t) => t.objects()), weights: [...(await model.weights()).values()].map((w) => [...w.data]), count: trainer.stepCount(trainer.freezableLayers[0].name) };
+    };
+    const first = await run();
+    trainer.rewind(3);
+    assert.equal(trainer.nextStep, 3);
+    assert.equal(trainer.history.length, 3);
+    assert.deepEqual(await run(), first);
+    close();
+  }
+});
+
+test('rewind names the steps that it can go back to, and forgets later snapshots', async () => {
+  const { trainer, close } = await trainerOf();
+  assert.throws(() => trainer.rewind(0), (e: Error) => e instanceof InvalidArgumentError && /snapshot\(\)/.test(e.message));
+  for (const want of [0, 1, 2]) {
+    assert.equal(await trainer.snapshot(), want);
+    await trainer.step();
+  }
+  assert.throws(() => trainer.rewind(7), /step 7.*step 0, 1, 2/);
+  assert.equal(trainer.nextStep, 3);
+  trainer.rewind(1);
+  assert.deepEqual(trainer.snapshots, [0, 1]);
+  close();
+});
+
+test('freeze and thaw overrule the policy until follow', async () => {
+  const { trainer, model, close } = await trainerOf();
+  const [first, ...others] = trainer.peek().frozen;
+  const active = trainer.peek().active[0];
+  trainer.thaw(first.name);
+  trainer.freeze(active.name);
+  const before = await model.weights();
+  const record = await trainer.step();
+  const after = await model.weights();
+  const moved = (name: string) => before.get(name)!.data.some((v, i) => v !== after.get(name)!.data[i]);
+  assert.ok(record.active.includes(first.index) && moved(first.name));
+  assert.ok(record.frozen.includes(active.index) && !moved(active.name));
+  assert.ok(record.frozen.includes(others[0].index));
+  assert.throws(() => trainer.freeze(others[0].name, 'no.such.layer'), /no\.such\.layer.*trainer\.layers\(\)/);
+  trainer.freeze('bert');
+  assert.deepEqual(trainer.peek().active.filter((l) => l.name.startsWith('bert.')), [], 'a module stands for its layers');
+  trainer.follow();
+  assert.deepEqual(trainer.peek().frozen.map((l) => l.index), trainer.policy.select(trainer.nextStep));
+  close();
+});

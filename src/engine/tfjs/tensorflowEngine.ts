@@ -57,13 +57,21 @@ export class TensorflowEngine extends ComposedEngine<Id> {
 
   override free(...tensors: readonly DeviceTensor[]): void {
     super.free(...tensors);
-    for (const t of tensors) {
-      const variable = this.variables.get(t);
-      if (variable === undefined) continue;
-      this.variables.delete(t);
-      this.tf.executeOp('DestroyResourceOp', [attr.bool('ignore_lookup_error', true)], [variable], 0);
-      this.tf.deleteTensor(variable);
-    }
+    for (const t of tensors) this.dropVariable(t);
+  }
+
+  override write(tensor: DeviceTensor, data: Float32Array): void {
+    super.write(tensor, data);
+    this.dropVariable(tensor);
+  }
+
+  /** Forgets the variable of a tensor; the next update in place makes one from the tensor's values. */
+  private dropVariable(t: DeviceTensor): void {
+    const variable = this.variables.get(t);
+    if (variable === undefined) return;
+    this.variables.delete(t);
+    this.tf.executeOp('DestroyResourceOp', [attr.bool('ignore_lookup_error', true)], [variable], 0);
+    this.tf.deleteTensor(variable);
   }
 
   protected release(id: Id): void {
