@@ -2,6 +2,7 @@
  * Every large operation of the contract, composed of primitives: an engine starts by writing the primitives and then overrides what
  * it can do faster. This file is the readable version of each formula; overrides are checked against the same conformance suite.
  */
+import { ShapeError } from '../errors';
 import { BaseEngine, sizeOf } from './baseEngine';
 import type {
   AdamWOptions,
@@ -225,7 +226,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     return this.scope(() => {
       const { weight, m, v } = state;
-      for (const t of [weight, m, v]) this.checkUpdatable(t);
+      this.checkAdamW(state, grad);
       const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
       // A scope for each value: temporaries of one are gone before the next, which matters for an embedding table.
       const m1 = this.scope(() => this.add(this.affine(m, o.beta1), this.affine(grad, 1 - o.beta1)));
@@ -240,6 +241,17 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
       this.moveInto(v, v1);
       return magnitude;
     });
+  }
+
+  /** @throws ShapeError, InvalidArgumentError when a tensor of the state cannot be updated in place */
+  protected checkAdamW({ weight, m, v }: AdamWState, grad: DeviceTensor): void {
+    for (const t of [weight, m, v]) this.checkUpdatable(t);
+    this.checkSizes('AdamW', weight.size, m, v, grad);
+  }
+
+  /** @throws ShapeError unless each tensor has that many elements */
+  protected checkSizes(what: string, size: number, ...tensors: readonly DeviceTensor[]): void {
+    for (const t of tensors) if (t.size !== size) throw new ShapeError(`${what}: a tensor of shape [${t.shape}] where ${size} elements are needed`);
   }
 
   /**

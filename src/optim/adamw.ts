@@ -62,16 +62,17 @@ export class AdamW {
   apply(parameter: Parameter, grad: DeviceTensor, lr: number, magnitude: boolean): DeviceTensor | undefined {
     const { beta1, beta2, eps } = this.settings;
     const state = this.stateOf(parameter);
-    state.step++;
-    return this.engine.adamwStep({ weight: parameter.data, m: state.m, v: state.v }, grad, {
+    const moved = this.engine.adamwStep({ weight: parameter.data, m: state.m, v: state.v }, grad, {
       lr,
       beta1,
       beta2,
       eps,
       weightDecay: this.weightDecayOf(parameter.name),
-      step: state.step,
+      step: state.step + 1,
       magnitude,
     });
+    state.step++;
+    return moved;
   }
 
   /**

@@ -18,6 +18,7 @@ import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
 import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
 import { layersTable } from '../inspect/tables';
 import { History } from './history';
@@ -220,7 +221,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const batch = this.options.train.batch(this.examplesOf(this.next));
     const dropout = this.options.dropout !== false;
     const isFrozen = (name: string) => frozen.has(this.layerOf.get(name) ?? -1);
-    return {
+    const preview: StepPreview = {
       step: this.next,
       epoch: Math.floor(this.next / this.stepsPerEpoch),
       learningRate: this.schedule(this.next),
@@ -230,6 +231,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       activationBytes: this.model.predictActivationBytes(batch, { mode: this.scheme.mode, dropout, trains: (name) => !isFrozen(name) }),
       fullActivationBytes: this.model.predictActivationBytes(batch, { mode: 'exact', dropout, trains: () => true }),
     };
+    return showing(preview, previewBundle);
   }
 
   /**
@@ -364,7 +366,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ...model.countOf(batch),
       };
       this.history.append(record);
-      return record;
+      return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } finally {
       ctx.tape.dispose();
       engine.free(...magnitudes.splice(0).map((m) => m.value));

@@ -66,6 +66,19 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     e.free(weight, m, v, grad, view);
   }, 1);
 
+  it('operands of sizes that do not fit are refused, and nothing moves', async (e) => {
+    const [four, other, three, rows] = [e.full([4], 1), e.full([4], 1), e.full([3], 1), e.full([2, 4], 1)];
+    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: false };
+    const [v, rstd] = [e.full([4], 0), e.full([2, 1], 1)];
+    assert.throws(() => e.adamwStep({ weight: four, m: other, v }, three, options), ShapeError);
+    assert.deepEqual([...(await e.read(four))], [1, 1, 1, 1]);
+    assert.throws(() => e.geluGrad(three, four), ShapeError);
+    assert.throws(() => e.softmaxGrad(three, four), ShapeError);
+    assert.throws(() => e.layerNorm(rows, three, three, 1e-5), ShapeError);
+    assert.throws(() => e.layerNormGradInput(rows, rows, rstd, three), ShapeError);
+    e.free(four, other, three, rows, v, rstd);
+  }, 1);
+
   it('element-wise operations', async (e, r) => {
     const shape = [1 + (r.next() % 4), 1 + (r.next() % 40)];
     const [a, b] = [random(r, shape), random(r, shape)];

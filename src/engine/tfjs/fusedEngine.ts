@@ -3,6 +3,7 @@
  * cores these passes, not the matrix products, are most of a training step. Matrix products stay TensorFlow's.
  */
 import { InvalidArgumentError } from '../../errors';
+import { sizeOf } from '../baseEngine';
 import { payloadBytes } from '../codes';
 import { type AdamWOptions, type AdamWState, type DeviceTensor, type EncodedTensor, FIXED_POINT, type FixedPoint, type RandomKey, type RowStats, type SparseTensor } from '../engine';
 import { TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
@@ -10,7 +11,7 @@ import { type Id, TensorflowEngine } from './tensorflowEngine';
 
 const DECODE = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4' } as const;
 
-/** TensorFlow on a CPU, with the library of fused kernels loaded. */
+/** TensorFlow on a CPU, with the library of fused kernels loaded. The kernels trust sizes, so they are looked at here. */
 export class FusedEngine extends TensorflowEngine {
   constructor(binding: TensorflowBinding) {
     super(binding, ', fused kernels');
@@ -35,10 +36,12 @@ export class FusedEngine extends TensorflowEngine {
     return this.fused(x.shape, 'SlimfitGelu', this.raw(x));
   }
   override geluGrad(grad: DeviceTensor, x: DeviceTensor): DeviceTensor {
+    this.checkSizes('gradient of GELU', grad.size, x);
     return this.fused(grad.shape, 'SlimfitGeluGrad', this.raw(grad), this.raw(x));
   }
   override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
     if (x.encoding !== 'q2.1') return super.geluGradEncoded(grad, x);
+    this.checkSizes('gradient of GELU', sizeOf(x.shape), grad);
     return this.fused(grad.shape, 'SlimfitGeluGradCoded', this.raw(grad), this.raw(x.words));
   }
   /** The random bits of `randomBits.ts`: the wasm and cpu engines draw the same mask. */
@@ -53,6 +56,7 @@ export class FusedEngine extends TensorflowEngine {
   /** In place: `linear` calls it with the product that it has just made. */
   protected override addBias(y: DeviceTensor, bias: DeviceTensor): DeviceTensor {
     this.checkUpdatable(y);
+    this.checkSizes('bias', y.shape[y.shape.length - 1], bias);
     this.tf.executeOp('SlimfitAddBias', [], [this.raw(y), this.raw(bias)], 0);
     return y;
   }
@@ -62,6 +66,7 @@ export class FusedEngine extends TensorflowEngine {
     return this.fused(grad.shape.slice(-1), 'SlimfitBiasGrad', this.raw(grad));
   }
   override layerNorm(x: DeviceTensor, weight: DeviceTensor, bias: DeviceTensor, eps: number): DeviceTensor {
+    this.checkSizes('layer norm', x.shape[x.shape.length - 1], weight, bias);
     return this.fused(x.shape, 'SlimfitLayerNorm', this.raw(x), this.raw(weight), this.raw(bias), this.float(eps));
   }
   override rowStats(x: DeviceTensor, eps: number): RowStats {
@@ -70,12 +75,18 @@ export class FusedEngine extends TensorflowEngine {
     return { mean: this.own(mean, shape), rstd: this.own(rstd, shape) };
   }
   override normalize(x: DeviceTensor, { mean, rstd }: RowStats): DeviceTensor {
+    this.checkSizes('normalize', x.size / x.shape[x.shape.length - 1], mean, rstd);
     return this.fused(x.shape, 'SlimfitNormalize', this.raw(x), this.raw(mean), this.raw(rstd));
   }
   override layerNormGradInput(grad: DeviceTensor, normalized: DeviceTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    const width = grad.shape[grad.shape.length - 1];
+    this.checkSizes('gradient of a layer norm', grad.size, normalized);
+    this.checkSizes('gradient of a layer norm', grad.size / width, rstd);
+    this.checkSizes('gradient of a layer norm', width, weight);
     return this.fused(grad.shape, 'SlimfitLayerNormGrad', this.raw(grad), this.raw(normalized), this.raw(rstd), this.raw(weight));
   }
   override layerNormGradWeight(grad: DeviceTensor, normalized: DeviceTensor): DeviceTensor {
+    this.checkSizes('gradient of a layer norm', grad.size, normalized);
     return this.fused(grad.shape.slice(-1), 'SlimfitLayerNormGradWeight', this.raw(grad), this.raw(normalized));
   }
 
@@ -92,6 +103,7 @@ export class FusedEngine extends TensorflowEngine {
     return this.fused(x.shape, 'SlimfitSoftmax', this.raw(x), mask ? this.raw(mask) : this.floats('none', []), this.float(scale));
   }
   override softmaxGrad(grad: DeviceTensor, probs: DeviceTensor): DeviceTensor {
+    this.checkSizes('gradient of softmax', grad.size, probs);
     return this.fused(grad.shape, 'SlimfitSoftmaxGrad', this.raw(grad), this.raw(probs));
   }
 
@@ -119,7 +131,7 @@ export class FusedEngine extends TensorflowEngine {
   /** One pass over weight, moments and gradient, written in place; the update magnitude comes out of the same pass, without a copy of the weight. */
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     const { weight, m, v } = state;
-    for (const t of [weight, m, v]) this.checkUpdatable(t);
+    this.checkAdamW(state, grad);
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
     const magnitude = this.run([], () => {
       const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay);

@@ -435,7 +435,7 @@ export class TensorflowEngine extends ComposedEngine<Id> {
     const beta2 = Math.fround(o.beta2);
     const rate = (o.lr * Math.sqrt(1 - beta2 ** o.step)) / (1 - beta1 ** o.step);
     return this.scope(() => {
-      for (const t of [weight, m, v]) this.checkUpdatable(t);
+      this.checkAdamW(state, grad);
       // A second handle makes TensorFlow keep the old values and write the new ones elsewhere.
       const before = o.magnitude ? this.share(weight) : undefined;
       const [variable, first, second] = [weight, m, v].map((t) => this.variableOf(t));
