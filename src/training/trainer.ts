@@ -20,6 +20,7 @@ import { Random } from '../random';
 import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
+import { LiveView, type LiveState } from '../inspect/live';
 import { layersTable } from '../inspect/tables';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
@@ -119,6 +120,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   private overruled = new Map<number, boolean>();
   private readonly taken = new Map<number, TrainingSnapshot>();
+  private view: LiveView | undefined;
   private order: { epoch: number; permutation: Int32Array } | undefined;
   private next = 0;
   private busy = false;
@@ -249,7 +251,31 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
   async *steps(count = Math.max(0, this.totalSteps - this.next)): AsyncGenerator<StepRecord, void, undefined> {
     if (!(Number.isInteger(count) && count >= 0)) throw new InvalidArgumentError(`steps(${count}): it must be a whole number, 0 or more`);
-    for (let i = 0; i < count; i++) yield await this.step();
+    const view = this.view;
+    view?.begin(count);
+    let state: LiveState = 'interrupted';
+    try {
+      for (let i = 0; i < count; i++) {
+        const record = await this.step();
+        view?.update();
+        yield record;
+      }
+      state = 'done';
+    } catch (error) {
+      // The kernel stops a cell with an error of its own, which like ours says so by its name.
+      if (!/interrupt/i.test((error as Error)?.name ?? '')) state = 'failed';
+      throw error;
+    } finally {
+      view?.end(state);
+    }
+  }
+
+  /**
+   * From the next `steps()` on, shows the run below the cell while it goes on: progress, rate, time left, loss, freeze map, memory. Without a notebook, a text bar. Called
+   * again, it shows the run in a new output.
+   */
+  live(): void {
+    this.view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
   }
 
   /**

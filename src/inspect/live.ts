@@ -1,0 +1,136 @@
+/**
+ * The live display of a run: one output that is redrawn up to four times a second while training goes on: progress, rate, time left, loss curve, freeze map of the last
+ * steps, memory bar. It has one fixed height, so that the page does not jump, and ends as interactive figures. Without a notebook it is a text bar.
+ */
+import { randomUUID } from 'node:crypto';
+import type { History } from '../training/history';
+import { formatDuration, ProgressLine } from '../training/progress';
+import { formatBytes, freezeMapFigure, lossFigure } from './figures';
+import { type KernelApi, type MimeBundle, runningKernel } from './kernelApi';
+import { COLOURS } from './palette';
+import { escapeHtml } from './tableHtml';
+
+/** Least milliseconds between two drawings. */
+const REDRAW_MS = 250;
+/** Steps that the freeze map shows. */
+const MAP_STEPS = 80;
+/** Points of the loss curve. */
+const CURVE_POINTS = 240;
+const WIDTH = 640;
+const PANEL = 130;
+
+/** How a run stands. */
+export type LiveState = 'running' | 'done' | 'interrupted' | 'failed';
+
+const STATE_COLOUR: Readonly<Record<LiveState, string>> = { running: COLOURS.blue, done: COLOURS.green, interrupted: COLOURS.vermilion, failed: COLOURS.vermilion };
+
+/** What the display reads of a run. */
+export interface LiveSource {
+  readonly history: History;
+  /** Activation bytes of plain fine-tuning on the same batch, if known. */
+  readonly fullActivationBytes: number | undefined;
+}
+
+/** One live output. */
+export class LiveView {
+  private readonly displayId = `slimfit-live-${randomUUID()}`;
+  private shown = false;
+  private drawn = -Infinity;
+  private began = 0;
+  private first = 0;
+  private total = 0;
+  private text: ProgressLine | undefined;
+
+  constructor(
+    private readonly source: LiveSource,
+    private readonly kernel: KernelApi | undefined = runningKernel(),
+    private readonly now: () => number = () => performance.now(),
+  ) {}
+
+  /** A run of so many steps begins. */
+  begin(steps: number): void {
+    this.began = this.now();
+    this.first = this.source.history.length;
+    this.total = steps;
+    if (!this.kernel) this.text = new ProgressLine('training', steps);
+    this.drawn = -Infinity;
+  }
+
+  /** A step is done. Draws at most four times a second. */
+  update(): void {
+    const { history } = this.source;
+    const done = history.length - this.first;
+    if (this.text) return this.text.update(done, `loss ${(history.column('loss').at(-1) ?? NaN).toFixed(4)}`);
+    if (this.now() - this.drawn < REDRAW_MS) return;
+    this.draw('running');
+  }
+
+  /** The run ended. */
+  end(state: LiveState): void {
+    if (this.text) {
+      this.text.end();
+      this.text = undefined;
+    } else this.draw(state);
+  }
+
+  /** The display as data by mime type. */
+  bundle(state: LiveState): MimeBundle {
+    const { history } = this.source;
+    const seconds = (this.now() - this.began) / 1000;
+    const done = history.length - this.first;
+    const rate = seconds > 0 ? done / seconds : 0;
+    const left = state === 'running' ? (rate > 0 ? `${formatDuration((this.total - done) / rate)} left` : '') : `in ${formatDuration(seconds)}`;
+    const speed = rate >= 1 ? `${rate.toFixed(1)} steps/s` : rate > 0 ? `${(1 / rate).toFixed(1)} s a step` : '';
+    const line = [`${done} of ${this.total} steps`, speed, left, state === 'running' ? '' : state].filter(Boolean).join(' · ');
+    const share = this.total > 0 ? Math.min(1, done / this.total) : 1;
+    const filled = Math.round(24 * share);
+    const text = `training ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${line}`;
+    const bar = `<div style="height:8px;background:rgba(127,127,127,0.25);width:${WIDTH}px;max-width:100%"><div style="height:8px;width:${(100 * share).toFixed(1)}%;background:${STATE_COLOUR[state]}"></div></div>`;
+    const head = `<div style="font-variant-numeric:tabular-nums;color:${state === 'running' || state === 'done' ? 'inherit' : COLOURS.vermilion}">${escapeHtml(line)}</div>${bar}`;
+    const body = state === 'running' || history.length === 0 ? this.panels() : `${lossFigure(history).toHtml()}${freezeMapFigure(history).toHtml()}`;
+    return { 'text/html': `<div style="min-height:${2 * PANEL + 80}px">${head}${body}</div>`, 'text/plain': text };
+  }
+
+  private draw(state: LiveState): void {
+    this.kernel?.display(this.bundle(state), { displayId: this.displayId, update: this.shown });
+    this.shown = true;
+    this.drawn = this.now();
+  }
+
+  /** Loss curve, freeze map and memory bar as one drawing. */
+  private panels(): string {
+    const { history, fullActivationBytes } = this.source;
+    const label = (x: number, y: number, text: string, anchor = 'start') => `<text x="${x}" y="${y}" text-anchor="${anchor}" font-size="11" fill="#7f7f7f">${escapeHtml(text)}</text>`;
+    const kept = history.column('activationBytes').at(-1) ?? 0;
+    const most = Math.max(kept, fullActivationBytes ?? 0, 1);
+    const memory = `${label(0, 2 * PANEL + 30, fullActivationBytes ? `kept for backward: ${formatBytes(kept)} of ${formatBytes(fullActivationBytes)} in plain fine-tuning` : `kept for backward: ${formatBytes(kept)}`)}
+<rect x="0" y="${2 * PANEL + 36}" width="${WIDTH}" height="8" fill="rgba(127,127,127,0.25)"/><rect x="0" y="${2 * PANEL + 36}" width="${((WIDTH * kept) / most).toFixed(1)}" height="8" fill="${COLOURS.orange}"/>`;
+    return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${2 * PANEL + 50}" width="${WIDTH}" style="max-width:100%;font-family:sans-serif">${this.curve(label)}${this.map(label)}${memory}</svg>`;
+  }
+
+  private curve(label: (x: number, y: number, text: string, anchor?: string) => string): string {
+    const loss = this.source.history.column('loss').subarray(-CURVE_POINTS);
+    if (loss.length === 0) return '';
+    const finite = loss.filter((l) => Number.isFinite(l));
+    const [low, high] = [Math.min(...finite), Math.max(...finite)];
+    const x = (i: number) => (loss.length > 1 ? (WIDTH * i) / (loss.length - 1) : 0);
+    const y = (l: number) => 16 + (PANEL - 28) * (high > low ? (high - l) / (high - low) : 0.5);
+    const points = Array.from(loss, (l, i) => `${x(i).toFixed(1)},${y(l).toFixed(1)}`).join(' ');
+    return `${label(0, 11, `loss ${loss[loss.length - 1].toFixed(4)}`)}${label(WIDTH, 11, `last ${loss.length} steps, ${low.toFixed(3)} to ${high.toFixed(3)}`, 'end')}<polyline points="${points}" fill="none" stroke="${COLOURS.blue}" stroke-width="1.5"/>`;
+  }
+
+  /** One column a step, one row a layer; drawn where the layer trained. */
+  private map(label: (x: number, y: number, text: string, anchor?: string) => string): string {
+    const { history } = this.source;
+    const from = Math.max(0, history.length - MAP_STEPS);
+    const cell = WIDTH / MAP_STEPS;
+    const row = (PANEL - 24) / Math.max(1, history.freezableLayers.length);
+    const top = PANEL + 16;
+    let d = '';
+    for (let i = from; i < history.length; i++)
+      history.trainedIn(i).forEach((trained, l) => {
+        if (trained) d += `M${((i - from) * cell).toFixed(1)} ${(top + (l + 0.5) * row).toFixed(1)}h${cell.toFixed(1)}`;
+      });
+    return `${label(0, PANEL + 11, 'layers that trained (first at the top)')}${label(WIDTH, PANEL + 11, `last ${history.length - from} steps`, 'end')}<rect x="0" y="${top}" width="${WIDTH}" height="${PANEL - 24}" fill="rgba(127,127,127,0.15)"/><path d="${d}" stroke="${COLOURS.blue}" stroke-width="${Math.max(1, row).toFixed(1)}" fill="none"/>`;
+  }
+}
