@@ -12,6 +12,8 @@ import { type Header, Wire } from './wire';
 const STREAM_MS = 40;
 /** How long a blocked main thread is waited for at shutdown. */
 const SHUTDOWN_MS = 1500;
+/** The same for one that has begun to end in order. */
+const ORDERLY_MS = 8000;
 /** After how long a cell that does not notice an interrupt is told of. */
 const DEAF_MS = 2000;
 /** After how long the signal is sent again. */
@@ -23,11 +25,13 @@ const wire = new Wire(connection);
 const flag = new Int32Array(interrupts);
 const tell = (m: FromIo) => port.postMessage(m);
 
-const shell = new Router();
-const control = new Router();
-const stdin = new Router();
-const heartbeat = new Reply();
-const iopub = new Publisher({ linger: 1000, sendHighWaterMark: 0 });
+/** How long messages on their way may hold up the end; without a limit a peer that is gone holds it up for ever. */
+const linger = 300;
+const shell = new Router({ linger });
+const control = new Router({ linger });
+const stdin = new Router({ linger });
+const heartbeat = new Reply({ linger });
+const iopub = new Publisher({ linger, sendHighWaterMark: 0 });
 const routers = { shell, control };
 
 /** ZeroMQ takes one message at a time from each socket: sends are queued. */
@@ -84,7 +88,17 @@ function publish(type: string, content: object, parent: Header | undefined, meta
   }
 }
 
+let killTimer: NodeJS.Timeout | undefined;
+
+/** The last resort: ends the process by force unless it has ended by then. */
+function killIn(milliseconds: number): void {
+  clearTimeout(killTimer);
+  killTimer = setTimeout(() => process.kill(process.pid, 'SIGKILL'), milliseconds);
+}
+
 async function leave(): Promise<void> {
+  // The language thread answers, so there is no need for force: a loaded machine gets its time.
+  killIn(ORDERLY_MS);
   flush();
   await Promise.all([send.shell(), send.control(), send.iopub()]);
   closeAll(0);
@@ -133,7 +147,7 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
   },
   shutdown_request: (content) => {
     tell({ kind: 'shutdown' });
-    setTimeout(() => process.kill(process.pid, 'SIGKILL'), SHUTDOWN_MS);
+    killIn(SHUTDOWN_MS);
     return { status: 'ok', restart: content.restart === true };
   },
 };

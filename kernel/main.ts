@@ -296,7 +296,8 @@ io.on('message', (m: FromIo) => {
       tell({ kind: 'interrupted' });
       return interrupt();
     case 'failed':
-      // The thread closes its sockets and ends with code 1; this one follows.
+      // The thread closes its sockets and ends with code 1; this one follows, by force if the thread does not get that far.
+      setTimeout(() => process.kill(process.pid, 'SIGKILL'), 5000).unref();
       return void toTerminal(`slimfit: the kernel cannot start: ${m.text}\n`);
     case 'shutdown':
       return tell({ kind: 'exit' });

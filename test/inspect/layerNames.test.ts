@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { modelPart, shortLayerName } from '../../src/inspect/layerNames';
+
+/** Freezable weights of a BERT with a classifier, by their Hugging Face names. */
+const bert = (layers: number): string[] => [
+  'bert.embeddings.word_embeddings.weight',
+  'bert.embeddings.position_embeddings.weight',
+  'bert.embeddings.token_type_embeddings.weight',
+  'bert.embeddings.LayerNorm.weight',
+  ...Array.from({ length: layers }, (_, l) =>
+    ['attention.self.query', 'attention.self.key', 'attention.self.value', 'attention.output.dense', 'attention.output.LayerNorm', 'intermediate.dense', 'output.dense', 'output.LayerNorm'].map((part) => `bert.encoder.layer.${l}.${part}.weight`),
+  ).flat(),
+  'bert.pooler.dense.weight',
+  'classifier.weight',
+];
+
+test('each weight of an encoder layer has a short name with the layer’s number', () => {
+  const expected: Record<string, string> = {
+    'attention.self.query': 'query',
+    'attention.self.key': 'key',
+    'attention.self.value': 'value',
+    'attention.output.dense': 'attention output',
+    'attention.output.LayerNorm': 'attention norm',
+    'intermediate.dense': 'MLP up',
+    'output.dense': 'MLP down',
+    'output.LayerNorm': 'MLP norm',
+  };
+  for (const [part, short] of Object.entries(expected)) {
+    assert.equal(shortLayerName(`bert.encoder.layer.3.${part}.weight`), `L3 ${short}`);
+    assert.equal(shortLayerName(`bert.encoder.layer.11.${part}`), `L11 ${short}`, 'a module without .weight');
+  }
+});
+
+test('modules without weights of their own have names too', () => {
+  assert.equal(shortLayerName('bert.encoder.layer.0.attention.self'), 'L0 attention');
+  assert.equal(shortLayerName('bert.encoder.layer.0.intermediate'), 'L0 GELU');
+});
+
+test('embeddings and heads are named in words', () => {
+  assert.equal(shortLayerName('bert.embeddings.word_embeddings.weight'), 'word embeddings');
+  assert.equal(shortLayerName('bert.embeddings.token_type_embeddings.weight'), 'token type embeddings');
+  assert.equal(shortLayerName('bert.embeddings.LayerNorm.weight'), 'embeddings norm');
+  assert.equal(shortLayerName('bert.pooler.dense.weight'), 'pooler');
+  assert.equal(shortLayerName('classifier.weight'), 'classifier');
+  assert.equal(shortLayerName('cls.predictions.transform.dense.weight'), 'LM transform');
+  assert.equal(shortLayerName('cls.predictions.transform.LayerNorm.weight'), 'LM transform.LayerNorm');
+});
+
+test('no two layers of a model share a short name, so rows of a figure do not fall together', () => {
+  const names = bert(12);
+  assert.equal(new Set(names.map(shortLayerName)).size, names.length);
+});
+
+test('an unknown part of an encoder layer keeps its own name', () => {
+  assert.equal(shortLayerName('bert.encoder.layer.2.adapter.down.weight'), 'L2 adapter.down');
+});
+
+test('a model’s parts are its embeddings, its layers by number, and its head', () => {
+  assert.deepEqual([...new Set(bert(11).map(modelPart))], ['embeddings', ...Array.from({ length: 11 }, (_, l) => `layer ${l}`), 'head']);
+  assert.equal(modelPart('bert.encoder.layer.1.attention.self'), 'layer 1');
+  assert.equal(modelPart('bert.encoder.layer.10.intermediate'), 'layer 10');
+  assert.equal(modelPart('cls.predictions.transform.dense'), 'head');
+});
