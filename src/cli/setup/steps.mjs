@@ -164,6 +164,17 @@ export async function tensorflow({ gpu = false, libtensorflow } = {}) {
   }
 }
 
+/** Runs the C++ compiler. @throws SetupError, which says what to install when there is none */
+async function compile(args) {
+  const program = process.env.CXX || 'g++';
+  try {
+    await run(program, args);
+  } catch (error) {
+    if (!/ENOENT/.test(error.message)) throw error;
+    throw new SetupError(`no C++ compiler: \`${program}\` was not found; install one (Debian: g++; macOS: xcode-select --install) or name it in CXX`);
+  }
+}
+
 /** Compiles the addon and links the libraries beside it. */
 async function buildAddon(tensorflowDir) {
   const libDir = existsSync(path.join(tensorflowDir, 'lib')) ? path.join(tensorflowDir, 'lib') : tensorflowDir;
@@ -197,7 +208,7 @@ async function buildAddon(tensorflowDir) {
   mkdirSync(out, { recursive: true });
   const temporary = path.join(out, `tfjs_binding.${process.pid}.tmp`);
   const sources = readdirSync(binding).filter((f) => f.endsWith('.cc')).map((f) => path.join(binding, f));
-  await run(process.env.CXX || 'g++', [
+  await compile([
     '-std=c++17', '-O2', '-shared', '-fPIC', '-DNAPI_VERSION=8',
     `-I${nodeHeaders}`, `-I${path.join(tensorflowDir, 'include')}`, `-I${binding}`,
     ...sources,
@@ -217,7 +228,7 @@ async function buildKernels(tensorflowDir, depsLib, out) {
   const target = path.join(out, 'slimfit_kernels.node');
   for (const f of [target, `${target}.processor`]) rmSync(f, { force: true });
   try {
-    await run(process.env.CXX || 'g++', [
+    await compile([
       '-std=c++17', '-O3', '-march=native', '-fopenmp-simd', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC', '-fvisibility=hidden', '-pthread', '-DNAPI_VERSION=8',
       `-I${path.join(ROOT, 'node_modules/node-api-headers/include')}`, `-I${path.join(tensorflowDir, 'include')}`,
       KERNELS,
