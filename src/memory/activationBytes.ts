@@ -14,6 +14,17 @@ export interface ActivationBytes {
   readonly total: number;
 }
 
+/** Bytes kept, by the parts of any model in their order: 'embeddings', 'layer 0', …, 'head' (the words of `modelPart`). */
+export interface ActivationPrediction {
+  readonly total: number;
+  readonly parts: Readonly<Record<string, number>>;
+}
+
+/** The same by name. */
+export function byPart({ embeddings, encoderLayers, head, total }: ActivationBytes): ActivationPrediction {
+  return { total, parts: { embeddings, ...Object.fromEntries(encoderLayers.map((bytes, i) => [`layer ${i}`, bytes])), head } };
+}
+
 /** What is asked about. */
 export interface ActivationBytesQuery {
   readonly config: BertConfig;

@@ -7,7 +7,7 @@ import type { DeviceTensor, Engine } from '../engine/engine';
 import { InvalidArgumentError, LabelError, SequenceTooLongError, ShapeError } from '../errors';
 import { type BertConfig, defaultLabels, parseBertConfig, serializeBertConfig } from '../hub/config';
 import { readConfig, readWeights, writeFolder } from '../hub/folder';
-import { bertActivationBytes } from '../memory/activationBytes';
+import { type ActivationPrediction, bertActivationBytes, byPart } from '../memory/activationBytes';
 import { add, dropout, gelu, tanh } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import { addPositions, Embedding } from '../nn/embedding';
@@ -307,8 +307,8 @@ export class BertForSequenceClassification extends BertModel {
     return this.config.numLabels === 1;
   }
 
-  override predictActivationBytes({ batchSize, length }: TextBatch, { mode, dropout, trains }: ActivationPlan): number {
-    return bertActivationBytes({ config: this.config, batchSize, length, mode, trains, dropout: dropout && this.config.hiddenDropoutProb > 0 }).total;
+  override predictActivations({ batchSize, length }: TextBatch, { mode, dropout, trains }: ActivationPlan): ActivationPrediction {
+    return byPart(bertActivationBytes({ config: this.config, batchSize, length, mode, trains, dropout: dropout && this.config.hiddenDropoutProb > 0 }));
   }
 
   /** Logits [B, numLabels]. */

@@ -3,6 +3,7 @@ import type { DeviceTensor, Engine } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer, LayerKind } from '../freezing/layer';
 import type { ForwardContext } from '../nn/context';
+import type { ActivationPrediction } from '../memory/activationBytes';
 import { Parameter } from '../tape/parameter';
 import type { ActivationMode } from '../tape/scheme';
 import type { Variable } from '../tape/tape';
@@ -108,7 +109,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
    * Bytes that a training step on this batch would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
    * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train; biases are taken to train
    */
-  predictActivationBytes(_batch: Batch, _plan: ActivationPlan): number | undefined {
+  predictActivations(_batch: Batch, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;
   }
 

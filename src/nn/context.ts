@@ -2,7 +2,7 @@
 import type { Engine, RandomKey } from '../engine/engine';
 import type { ActivationScheme } from '../tape/scheme';
 import { SCHEMES } from '../tape/scheme';
-import { Tape } from '../tape/tape';
+import { Tape, type TapeOptions } from '../tape/tape';
 
 /** The context of one forward pass. */
 export class ForwardContext {
@@ -15,18 +15,18 @@ export class ForwardContext {
   ) {}
 
   /** A pass that trains. `step` picks the random stream of dropout: equal steps of equal seeds draw equal masks. */
-  static training(engine: Engine, scheme: ActivationScheme, seed: number, step: number): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine), scheme, { seed: seed >>> 0, step });
+  static training(engine: Engine, scheme: ActivationScheme, seed: number, step: number, options: TapeOptions = {}): ForwardContext {
+    return new ForwardContext(engine, new Tape(engine, options), scheme, { seed: seed >>> 0, step });
   }
 
   /** A pass that records but drops nothing: for gradients that can be compared. */
-  static deterministic(engine: Engine, scheme: ActivationScheme): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine), scheme, undefined);
+  static deterministic(engine: Engine, scheme: ActivationScheme, options: TapeOptions = {}): ForwardContext {
+    return new ForwardContext(engine, new Tape(engine, options), scheme, undefined);
   }
 
   /** A pass that only computes: nothing is kept, quantized or dropped. */
   static evaluation(engine: Engine): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine, false), SCHEMES.exact, undefined);
+    return new ForwardContext(engine, new Tape(engine, { recording: false }), SCHEMES.exact, undefined);
   }
 
   /** The key of the next dropout, or undefined when this pass drops nothing. 4,096 draws a step are told apart. */

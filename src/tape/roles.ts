@@ -23,3 +23,14 @@ export interface LedgerEntry {
   /** Of these, bytes that only fill up the last 32-bit word. */
   readonly padding: number;
 }
+
+/** Where the memory of a step stands after one more activation was kept (forward) or let go (backward). */
+export interface CoursePoint {
+  readonly phase: 'forward' | 'backward';
+  /** Module whose activation it was. */
+  readonly layer: string;
+  /** Bytes of kept activations alive. */
+  readonly activationBytes: number;
+  /** Bytes of everything alive on the device: weights, moments, gradients and workspace too. */
+  readonly deviceBytes: number;
+}

@@ -7,10 +7,11 @@
  * So a layer that does not train costs no memory for its input, and nothing at all is kept below the lowest part that trains.
  */
 import { InvalidArgumentError } from '../errors';
-import type { DeviceTensor, EncodedTensor, Engine, FixedPoint, SparseTensor } from '../engine/engine';
+import { type DeviceTensor, type EncodedTensor, type Engine, FIXED_POINT, type FixedPoint, type SparseTensor } from '../engine/engine';
+import { type EncodingError, encodingError, encodingErrorSums } from './encodingError';
 import { ActivationLedger } from './ledger';
 import type { Parameter } from './parameter';
-import type { ActivationRole, LedgerEntry } from './roles';
+import type { ActivationRole, CoursePoint, LedgerEntry } from './roles';
 
 /** A value that flows through the model. A plain object, so that `engine.scope` sees the tensor in it. */
 export interface Variable {
@@ -47,30 +48,51 @@ export type Backward = (grad: DeviceTensor) => readonly (DeviceTensor | undefine
 /** Takes the finished gradient of one parameter. The tape frees the gradient afterwards. */
 export type GradientSink = (parameter: Parameter, grad: DeviceTensor) => void;
 
+/** A kept activation and the module that keeps it. */
+interface Holding {
+  readonly kept: Kept;
+  readonly layer: string;
+}
+
 interface Entry {
   readonly output: Variable;
   readonly inputs: readonly Variable[];
   readonly parameters: readonly Parameter[];
-  readonly kept: readonly Kept[];
+  readonly kept: readonly Holding[];
   readonly run: Backward;
+}
+
+/** What a tape records beside what backward needs. */
+export interface TapeOptions {
+  /** false for evaluation: nothing needs a gradient, nothing is kept. Default true. */
+  readonly recording?: boolean;
+  /** Whether to measure what each encoding does to its values. Default false. */
+  readonly measuring?: boolean;
 }
 
 /** One forward pass and its backward. */
 export class Tape {
   readonly ledger = new ActivationLedger();
+  /** Bytes alive after each activation that was kept or let go, in the order of the step. */
+  readonly course: CoursePoint[] = [];
+  private readonly recording: boolean;
+  private readonly measuring: boolean;
+  private readonly measured: { readonly of: Pick<EncodingError, 'layer' | 'what' | 'encoding'>; readonly size: number; readonly sums: DeviceTensor }[] = [];
   private readonly entries: Entry[] = [];
   private readonly grads = new Map<Variable, DeviceTensor>();
   /** Parameters in use: how many closures still owe them a gradient, and the sum so far. */
   private readonly pending = new Map<Parameter, { owed: number; sum: DeviceTensor | undefined }>();
-  private keptNow: Kept[] = [];
+  private keptNow: Holding[] = [];
   private readonly held: DeviceTensor[] = [];
   private sink: GradientSink | undefined;
 
-  /** @param recording false for evaluation: nothing needs a gradient, nothing is kept. */
   constructor(
     readonly engine: Engine,
-    readonly recording = true,
-  ) {}
+    { recording = true, measuring = false }: TapeOptions = {},
+  ) {
+    this.recording = recording;
+    this.measuring = measuring;
+  }
 
   /** A value that no gradient flows into (ids, masks, pixels). */
   constant(tensor: DeviceTensor): Variable {
@@ -98,7 +120,7 @@ export class Tape {
     engine.free(fresh.words);
     const encoded: EncodedTensor = { ...fresh, words };
     const kept: KeptEncoded = { tensors: [words], encoded, load: () => engine.decode(encoded) };
-    return this.note({ ...reason, encoding, shape: tensor.shape, padding: words.bytes - fresh.payloadBytes }, kept);
+    return this.note({ ...reason, encoding, shape: tensor.shape, padding: words.bytes - fresh.payloadBytes }, kept, tensor);
   }
 
   /** Keeps the `count` largest elements by absolute value. */
@@ -112,7 +134,7 @@ export class Tape {
     };
     engine.free(fresh.values, fresh.indices);
     const kept: KeptSparse = { tensors: [sparse.values, sparse.indices], sparse, load: () => engine.densify(sparse) };
-    return this.note({ ...reason, encoding: 'top10', shape: tensor.shape, padding: 0 }, kept);
+    return this.note({ ...reason, encoding: 'top10', shape: tensor.shape, padding: 0 }, kept, tensor);
   }
 
   /** Hands over a tensor that is no activation (a loss's own gradient) but must live until the tape is done. */
@@ -192,11 +214,25 @@ export class Tape {
           inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
         } else this.forgo(parameters);
         this.drop(kept);
+        if (kept.length > 0) this.mark('backward', kept[0].layer);
       }
     } finally {
       this.sink = undefined;
       this.dispose();
     }
+  }
+
+  /** Reads what was measured of the encodings; empty when this tape does not measure. */
+  async readEncodingErrors(): Promise<EncodingError[]> {
+    const { engine, measured } = this;
+    if (measured.length === 0) return [];
+    const all = engine.concat(
+      measured.map((m) => m.sums),
+      0,
+    );
+    const values = await engine.read(all);
+    engine.free(all);
+    return measured.map(({ of, size }, i) => encodingError(of, size, values.subarray(4 * i, 4 * i + 4)));
   }
 
   /** Frees everything that is still kept. For a forward pass whose backward will not run. */
@@ -208,20 +244,35 @@ export class Tape {
     this.grads.clear();
     for (const p of this.pending.values()) if (p.sum) this.engine.free(p.sum);
     this.pending.clear();
-    this.engine.free(...this.held.splice(0));
+    this.engine.free(...this.held.splice(0), ...this.measured.splice(0).map((m) => m.sums));
   }
 
-  private note<K extends Kept>(entry: Omit<LedgerEntry, 'bytes'>, kept: K): K {
+  /** @param original the values that `kept` stands for, when it is not they themselves */
+  private note<K extends Kept>(entry: Omit<LedgerEntry, 'bytes'>, kept: K, original?: DeviceTensor): K {
     this.ledger.add(entry, kept.tensors);
-    this.keptNow.push(kept);
+    this.keptNow.push({ kept, layer: entry.layer });
+    this.mark('forward', entry.layer);
+    if (this.measuring && original) this.measure(entry, kept, original);
     return kept;
   }
 
-  private drop(kept: readonly Kept[]): void {
-    for (const k of kept) {
-      this.ledger.remove(k.tensors);
-      this.engine.free(...k.tensors);
+  private measure({ layer, what, encoding }: Omit<LedgerEntry, 'bytes'>, kept: Kept, original: DeviceTensor): void {
+    const { engine } = this;
+    const code = encoding in FIXED_POINT ? (encoding as FixedPoint) : undefined;
+    // Of a category that no scope frees.
+    const sums = engine.scope(() => engine.share(encodingErrorSums(engine, original, kept.load(), code), 'activations'));
+    this.measured.push({ of: { layer, what, encoding }, size: original.size, sums });
+  }
+
+  private drop(holdings: readonly Holding[]): void {
+    for (const { kept } of holdings) {
+      this.ledger.remove(kept.tensors);
+      this.engine.free(...kept.tensors);
     }
+  }
+
+  private mark(phase: CoursePoint['phase'], layer: string): void {
+    this.course.push({ phase, layer, activationBytes: this.ledger.liveBytes, deviceBytes: this.engine.memory().totalLive });
   }
 
   private addGrad(variable: Variable, grad: DeviceTensor): void {

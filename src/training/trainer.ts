@@ -18,6 +18,9 @@ import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
 import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import type { TapeOptions } from '../tape/tape';
+import type { ActivationPrediction } from '../memory/activationBytes';
+import type { EncodingError } from '../tape/encodingError';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
 import { LiveView, type LiveState } from '../inspect/live';
@@ -76,6 +79,13 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly seed?: number;
   /** Whether examples are shuffled in every epoch. Default true. */
   readonly shuffle?: boolean;
+  /** Name of the run in tables and figures that compare runs. Default: its freeze rate. */
+  readonly name?: string;
+  /**
+   * In every so many steps, the first among them, what the encodings do to the activations is measured by a forward pass of its own: clipped and lost values, relative error. 0: never.
+   * Default 100.
+   */
+  readonly measureEncodingsEvery?: number;
   /** Stops training at the next step boundary. */
   readonly signal?: AbortSignal;
   /** Told about things that work but are probably not meant. Default: console.warn. */
@@ -127,9 +137,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, no examples, an unknown name to train always. */
   constructor(options: TrainerOptions<Batch>) {
-    const { model, train, epochs = 3, batchSize = 32, freezeRate = 0.9, seed = 43, alwaysTrain = [] } = options;
+    const { model, train, epochs = 3, batchSize = 32, freezeRate = 0.9, seed = 43, alwaysTrain = [], measureEncodingsEvery = 100 } = options;
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
     if (!(train.size >= 1)) throw new InvalidArgumentError('no training examples');
+    if (!(Number.isInteger(measureEncodingsEvery) && measureEncodingsEvery >= 0))
+      throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
     if (options.mode !== undefined && !(options.mode in SCHEMES)) throw new InvalidArgumentError(`mode is '${options.mode}'; it must be one of ${Object.keys(SCHEMES).join(', ')}`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
@@ -151,7 +163,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ? new NoFreezing(this.freezableLayers)
         : new InterLayerScheduling(this.freezableLayers, { freezeRate, seed, initialScale: options.initialMagnitudeScale });
     this.optimizer = new AdamW(this.engine, options.optimizer);
-    this.history = new History(this.freezableLayers);
+    this.history = new History(this.freezableLayers, options.name ?? runName(this.policy));
     if (this.policy instanceof InterLayerScheduling && this.schedule(0) === 0)
       this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
   }
@@ -221,8 +233,6 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
     const active = of(false);
     const batch = this.options.train.batch(this.examplesOf(this.next));
-    const dropout = this.options.dropout !== false;
-    const isFrozen = (name: string) => frozen.has(this.layerOf.get(name) ?? -1);
     const preview: StepPreview = {
       step: this.next,
       epoch: Math.floor(this.next / this.stepsPerEpoch),
@@ -230,8 +240,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       frozen: of(true),
       active,
       trainedShare: weights(active) / weights(this.freezableLayers),
-      activationBytes: this.model.predictActivationBytes(batch, { mode: this.scheme.mode, dropout, trains: (name) => !isFrozen(name) }),
-      fullActivationBytes: this.model.predictActivationBytes(batch, { mode: 'exact', dropout, trains: () => true }),
+      activationBytes: this.predict(batch, frozen)?.total,
+      fullActivationBytes: this.predictFull(batch)?.total,
     };
     return showing(preview, previewBundle);
   }
@@ -353,12 +363,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const learningRate = this.schedule(step);
     const batch = this.options.train.batch(this.examplesOf(step));
+    const dataMilliseconds = performance.now() - started;
     const frozen = this.decide(step);
     const active = this.markTraining(frozen);
+    const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(batch, step) : [];
     const magnitudes: { layer: number; value: DeviceTensor }[] = [];
     engine.resetPeak();
-    const ctx =
-      this.options.dropout === false ? ForwardContext.deterministic(engine, this.scheme) : ForwardContext.training(engine, this.scheme, this.seed, step);
+    const ctx = this.context(step);
     try {
       const out = model.forwardWithLoss(ctx, batch);
       engine.free(out.logits.tensor);
@@ -384,11 +395,17 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         learningRate,
         frozen,
         active,
+        overruled: [...this.overruled.keys()].sort((a, b) => a - b),
         updateMagnitudes: policy.magnitudes,
         activations: ctx.tape.ledger.entries,
         activationBytes,
+        fullActivations: this.predictFull(batch),
+        freezingSaves: this.freezingSaves(batch, frozen),
+        course: ctx.tape.course,
+        encodingErrors,
         memory: engine.memory(),
         milliseconds: performance.now() - started,
+        dataMilliseconds,
         ...model.countOf(batch),
       };
       this.history.append(record);
@@ -397,6 +414,60 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       ctx.tape.dispose();
       engine.free(...magnitudes.splice(0).map((m) => m.value));
     }
+  }
+
+  /** Bytes that a step with these layers frozen keeps on a batch. */
+  private predict(batch: Batch, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
+    return this.model.predictActivations(batch, {
+      mode: this.scheme.mode,
+      dropout: this.options.dropout !== false,
+      trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
+    });
+  }
+
+  /** Bytes that plain fine-tuning keeps on a batch. */
+  private predictFull(batch: Batch): ActivationPrediction | undefined {
+    return this.model.predictActivations(batch, { mode: 'exact', dropout: this.options.dropout !== false, trains: () => true });
+  }
+
+  /** What freezing each layer saves, the others being as they are. */
+  private freezingSaves(batch: Batch, frozen: readonly number[]): Float64Array {
+    const set = new Set(frozen);
+    const saves = new Float64Array(this.freezableLayers.length).fill(NaN);
+    const now = this.predict(batch, set)?.total;
+    if (now === undefined) return saves;
+    for (const { index } of this.freezableLayers) {
+      const wasFrozen = set.delete(index);
+      if (!wasFrozen) set.add(index);
+      saves[index] = Math.abs(this.predict(batch, set)!.total - now);
+      if (wasFrozen) set.add(index);
+      else set.delete(index);
+    }
+    return saves;
+  }
+
+  private measuresEncodings(step: number): boolean {
+    const { measureEncodingsEvery = 100 } = this.options;
+    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && this.scheme.mode !== 'exact';
+  }
+
+  /** A forward pass like that of the step, whose tape compares what it keeps with the values themselves. */
+  private async measureEncodings(batch: Batch, step: number): Promise<EncodingError[]> {
+    const ctx = this.context(step, this.scheme, { measuring: true });
+    try {
+      const out = this.model.forwardWithLoss(ctx, batch);
+      this.engine.free(out.logits.tensor, out.loss.tensor);
+      return await ctx.tape.readEncodingErrors();
+    } finally {
+      ctx.tape.dispose();
+    }
+  }
+
+  /** The forward pass of a step under a scheme: equal draws of dropout however often it is made. */
+  private context(step: number, scheme = this.scheme, options: TapeOptions = {}): ForwardContext {
+    return this.options.dropout === false
+      ? ForwardContext.deterministic(this.engine, scheme, options)
+      : ForwardContext.training(this.engine, scheme, this.seed, step, options);
   }
 
   /** One read-back for all magnitudes of the step, which are freed. */
@@ -496,6 +567,11 @@ export async function evaluate<Batch extends LabelledBatch>(
   }
   const predictions: Predictions = { logits: all, numLabels, labels: numLabels === 1 ? Float32Array.from(labels) : Int32Array.from(labels) };
   return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
+}
+
+function runName(policy: FreezePolicy): string {
+  if (policy instanceof InterLayerScheduling) return `freeze rate ${policy.freezeRate}`;
+  return policy instanceof NoFreezing ? 'full fine-tuning' : policy.name;
 }
 
 function scheduleOf(o: Pick<TrainerOptions, 'schedule' | 'learningRate' | 'warmupSteps'>, total: number): Schedule {

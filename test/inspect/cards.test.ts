@@ -11,7 +11,7 @@ test('a record tells loss, trained layers and bytes by role and encoding', () =>
   const record: StepRecord = {
     step: 7, epoch: 1, loss: 0.4321, learningRate: 5e-5, frozen: [1], active: [0, 3], updateMagnitudes: new Float64Array(20),
     activations: [kept('static', 'q3.4', 1024), kept('static', 'q3.4', 1024), kept('dynamic', 'float32', 512)],
-    activationBytes: 2560, memory: { live: zero, peak: zero, totalLive: 0, totalPeak: 2 ** 20, tensors: 0 }, milliseconds: 12.3, examples: 2, tokens: 64,
+    activationBytes: 2560, memory: { live: zero, peak: zero, totalLive: 0, totalPeak: 2 ** 20, tensors: 0 }, milliseconds: 12.3, dataMilliseconds: 0.5, overruled: [], fullActivations: undefined, freezingSaves: new Float64Array(20).fill(NaN), course: [], encodingErrors: [], examples: 2, tokens: 64,
   };
   const { 'text/html': html, 'text/plain': text } = recordBundle(record, layers) as Record<string, string>;
   assert.match(text, /Step 7 \(epoch 1\)\n {2}loss: 0\.4321/);

@@ -18,7 +18,7 @@ const record = (step: number): StepRecord => ({
   activations: [],
   activationBytes: 1024,
   memory: { live: zero, peak: zero, totalLive: 0, totalPeak: 0, tensors: 0 },
-  milliseconds: 10,
+  milliseconds: 10, dataMilliseconds: 0.5, overruled: [], fullActivations: undefined, freezingSaves: new Float64Array(2).fill(NaN), course: [], encodingErrors: [],
   examples: 1,
   tokens: 1,
 });

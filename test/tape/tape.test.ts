@@ -254,7 +254,7 @@ it('a weight that is also used in a branch that does not reach the loss gets the
 });
 
 it('an evaluation’s tape needs no gradient of anything', () => {
-  const tape = new Tape(engine, false);
+  const tape = new Tape(engine, { recording: false });
   const w = weights('w');
   const x: Variable = { tensor: vector([0, 0]), needsGrad: true };
   const y = plus(tape, x, w.w, 4);
@@ -350,4 +350,26 @@ it('what is kept comes back: float32 as it was, codes as the values they stand f
   assert.equal(live('activations'), tape.ledger.totalBytes);
   tape.dispose();
   assert.throws(() => kept[0].load(), UseAfterFreeError);
+});
+
+it('the course tells the bytes alive after each activation kept and each let go: up, then down to nothing', (tape) => {
+  const w = weights('a', 'b');
+  const x = vector([1, 2]);
+  const y = plus(tape, tape.constant(x), w.a, 100);
+  const z = plus(tape, y, w.b, 50);
+  const loss = lossOf(tape, z, [1, 1]);
+  tape.backward(loss, () => {});
+  assert.deepEqual(
+    tape.course.map((p) => [p.phase, p.layer, p.activationBytes]),
+    [
+      ['forward', 'a', 400],
+      ['forward', 'b', 600],
+      ['backward', 'b', 400],
+      ['backward', 'a', 0],
+    ],
+  );
+  const base = tape.course.map((p) => p.deviceBytes - p.activationBytes);
+  assert.ok(base.every((b) => b >= 16), 'the weights count among the device’s bytes');
+  engine.free(x, y.tensor, z.tensor, loss.tensor);
+  w.free();
 });

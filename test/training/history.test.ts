@@ -1,11 +1,15 @@
 /** The history of a run: what goes in comes out, in every table, however long the run. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { CATEGORIES, type Category } from '../../src/engine/engine';
-import { InvalidArgumentError } from '../../src/errors';
+import { FileMissingError, InvalidArgumentError } from '../../src/errors';
 import type { FreezableLayer } from '../../src/freezing/layer';
 import type { LedgerEntry } from '../../src/tape/roles';
 import { History, moduleOf } from '../../src/training/history';
+import { loadHistory, saveHistory } from '../../src/training/historyFile';
 import type { StepRecord } from '../../src/training/stepRecord';
 
 const layers: readonly FreezableLayer[] = [
@@ -39,6 +43,15 @@ function record(step: number, changes: Partial<StepRecord> = {}): StepRecord {
     activationBytes: activations.reduce((s, e) => s + e.bytes, 0),
     memory: { live: byCategory((i) => 1000 * i + step), peak: byCategory((i) => 5000 * i + step), totalLive: 1, totalPeak: 2 ** 40 + step, tensors: 3 },
     milliseconds: step + 0.5,
+    dataMilliseconds: step / 4,
+    overruled: step % 2 ? [2] : [],
+    fullActivations: { total: 1000 + step, parts: { embeddings: 400, 'layer 0': 600 + step } },
+    freezingSaves: Float64Array.of(10 + step, 20, NaN),
+    course: [
+      { phase: 'forward', layer: 'bert.encoder.layer.0.output.dense', activationBytes: 100 + step, deviceBytes: 5000 },
+      { phase: 'backward', layer: 'bert.encoder.layer.0.output.dense', activationBytes: 0, deviceBytes: 4000 + step },
+    ],
+    encodingErrors: step % 10 === 0 ? [{ layer: 'bert.encoder.layer.0.attention.self', what: 'probabilities', encoding: 'q0.8', clipped: 0.25, zeroed: step / 1e4, relativeError: 0.125 }] : [],
     examples: 32,
     tokens: 4096 + step,
     ...changes,
@@ -67,10 +80,13 @@ test('every number of every step comes back, over far more steps than fit at fir
       trainedLayers: 1,
       frozenLayers: 2,
       activationBytes: r.activationBytes,
+      fullActivationBytes: 1000 + k,
       totalPeakBytes: r.memory.totalPeak,
       milliseconds: r.milliseconds,
+      dataMilliseconds: k / 4,
       examples: 32,
       tokens: r.tokens,
+      tokensPerSecond: (1000 * r.tokens) / r.milliseconds,
     };
     CATEGORIES.forEach((c, i) => Object.assign(want, { [`${c}Bytes`]: 1000 * i + k, [`${c}PeakBytes`]: 5000 * i + k }));
     assert.deepEqual({ ...row }, want);
@@ -92,9 +108,11 @@ test('the layers’ table has one row per step and layer, steps first, with what
       name: layer.name,
       kind: layer.kind,
       trained: k % 3 === layer.index,
+      overruled: k % 2 === 1 && layer.index === 2,
       updateMagnitude: [k, k + 0.25, 1e10 + k][layer.index],
       // Attention's operands belong to no weight; both forms of the LayerNorm's count.
       activationBytes: [0, 100 + k, 42][layer.index],
+      freezingSavesBytes: [10 + k, 20, NaN][layer.index],
     });
   });
 });
@@ -168,10 +186,93 @@ test('a history without steps has tables without rows, with their columns', () =
   const history = new History(layers);
   assert.equal(history.length, 0);
   assert.deepEqual([history.steps(), history.layers(), history.activations(), history.evaluations()].map((t) => t.numRows()), [0, 0, 0, 0]);
-  assert.deepEqual(history.layers().columnNames(), ['step', 'layer', 'name', 'kind', 'trained', 'updateMagnitude', 'activationBytes']);
+  assert.deepEqual(history.layers().columnNames(), ['step', 'layer', 'name', 'kind', 'trained', 'overruled', 'updateMagnitude', 'activationBytes', 'freezingSavesBytes']);
   assert.deepEqual(history.activations().columnNames(), ['step', 'module', 'role', 'encoding', 'bytes']);
   assert.deepEqual(history.evaluations().columnNames(), ['step', 'metric', 'value']);
-  assert.equal(history.steps().columnNames().length, 11 + 2 * CATEGORIES.length);
+  assert.equal(history.steps().columnNames().length, 14 + 2 * CATEGORIES.length);
+});
+
+const tablesOf = (h: History) => JSON.stringify([h.steps(), h.layers(), h.activations(), h.fullActivations(), h.encodingErrors(), h.evaluations()].map((t) => t.objects()), (_, v) => (typeof v === 'number' ? String(v) : (v as unknown)));
+
+test('what plain fine-tuning keeps, what encodings lose and the course of a step come back by their names', () => {
+  const history = historyOf(150);
+  const full = history.fullActivations().objects() as Record<string, unknown>[];
+  assert.deepEqual(full.slice(-2).map((r) => ({ ...r })), [{ step: 149, part: 'embeddings', bytes: 400 }, { step: 149, part: 'layer 0', bytes: 749 }]);
+  const errors = history.encodingErrors().objects() as Record<string, unknown>[];
+  assert.deepEqual(errors.map((r) => r.step), Array.from({ length: 15 }, (_, i) => 10 * i));
+  assert.deepEqual({ ...errors[14] }, { step: 140, module: 'bert.encoder.layer.0.attention.self', what: 'probabilities', encoding: 'q0.8', clipped: 0.25, zeroed: 0.014, relativeError: 0.125 });
+  assert.deepEqual(history.course(), record(149).course);
+  assert.deepEqual(history.course(60), record(60).course);
+  assert.equal(history.course(49), undefined, 'only of the latest hundred steps');
+  assert.deepEqual(history.courseSteps, Array.from({ length: 100 }, (_, i) => 50 + i));
+  assert.deepEqual([...history.overruledIn(1)], [0, 0, 1]);
+  assert.deepEqual([...history.trainedIn(5)], [0, 0, 1]);
+  assert.deepEqual([...history.overruledIn(5)], [0, 0, 1]);
+  assert.deepEqual([...history.freezingSavesIn(7)], [17, 20, NaN]);
+  assert.deepEqual([history.memory('activations', 'end')[3], history.memory('activations', 'peak')[3]], [1000 * CATEGORIES.indexOf('activations') + 3, 5000 * CATEGORIES.indexOf('activations') + 3]);
+});
+
+test('a shortened history is the history of the fewer steps', () => {
+  const long = historyOf(140);
+  long.addEvaluation(30, { loss: 1 });
+  long.addEvaluation(90, { loss: 2 });
+  long.truncate(45, 45);
+  const short = historyOf(45);
+  short.addEvaluation(30, { loss: 1 });
+  assert.equal(tablesOf(long), tablesOf(short));
+  assert.deepEqual([0, 1, 2].map((i) => long.trainingOf(i)), [0, 1, 2].map((i) => short.trainingOf(i)));
+  assert.deepEqual(long.course(44), record(44).course);
+  assert.equal(long.course(45), undefined);
+  for (const h of [long, short]) h.append(record(45));
+  assert.equal(tablesOf(long), tablesOf(short));
+});
+
+test('a history comes back from a folder whole: every table, course and number, also those that JSON cannot say', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-history-'));
+  try {
+    const history = new History(layers, 'mine');
+    for (let k = 0; k < 130; k++) history.append(record(k, k === 7 ? { updateMagnitudes: Float64Array.of(Infinity, NaN, -0) } : {}));
+    history.addEvaluation(20, { loss: NaN, accuracy: 0.5 });
+    const files = saveHistory(history, folder);
+    assert.deepEqual(files.map((f) => path.basename(f)), ['history.json', 'steps.csv', 'layers.csv', 'activations.csv', 'evaluations.csv']);
+    const back = loadHistory(folder);
+    assert.equal(tablesOf(back), tablesOf(history));
+    assert.deepEqual([back.name, back.length, back.freezableLayers], ['mine', 130, layers]);
+    assert.ok(Object.is(back.magnitudesAfter(7)[2], -0));
+    assert.deepEqual(back.course(99), record(99).course);
+    assert.deepEqual([0, 1, 2].map((i) => back.trainingOf(i)), [0, 1, 2].map((i) => history.trainingOf(i)));
+    for (const h of [back, history]) h.append(record(130));
+    assert.equal(tablesOf(back), tablesOf(history), 'a history that came back goes on');
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('a missing, foreign or damaged history file is refused by name', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-history-'));
+  try {
+    assert.throws(() => loadHistory(folder), FileMissingError);
+    saveHistory(historyOf(5), folder);
+    const file = path.join(folder, 'history.json');
+    const good = JSON.parse(readFileSync(file, 'utf8')) as { columns: Record<string, { type: string; base64: string }> } & Record<string, unknown>;
+    const refused = (change: (o: typeof good) => void, pattern: RegExp) => {
+      const bad = structuredClone(good);
+      change(bad);
+      writeFileSync(file, JSON.stringify(bad));
+      assert.throws(() => loadHistory(file), (e: Error) => e instanceof InvalidArgumentError && pattern.test(e.message));
+    };
+    refused((o) => (o.format = 'x'), /no history/);
+    refused((o) => (o.version = 2), /version 2/);
+    refused((o) => delete o.columns['step.loss'], /lacks the column step\.loss/);
+    refused((o) => (o.columns['step.loss'].base64 = o.columns['step.loss'].base64.slice(0, 20)), /damaged: .*15 bytes|damaged: column step\.loss/);
+    refused((o) => (o.columns['layer.saves'] = o.columns['step.loss']), /column layer\.saves has 5 values, not 15/);
+    refused((o) => (o.columns['kept.role'].type = 'uint8'), /damaged/);
+    refused((o) => (o.words = { ...(o.words as object), role: [] }), /a role has no name/);
+    writeFileSync(file, JSON.stringify(good).slice(0, 300));
+    assert.throws(() => loadHistory(file), /is damaged/);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test('a module is called as its weight without `.weight`', () => {

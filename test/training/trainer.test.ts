@@ -96,6 +96,47 @@ test('peek tells what the next step does and keeps, to the byte, and changes not
   close();
 });
 
+test('what freezing a layer saves is the difference that freezing it makes to what a step keeps', async () => {
+  const keeps = async (change: (t: Awaited<ReturnType<typeof trainerOf>>['trainer']) => void) => {
+    const { trainer, close } = await trainerOf({ mode: 'paper' });
+    for (let i = 0; i < 3; i++) await trainer.step();
+    change(trainer);
+    const record = await trainer.step();
+    close();
+    return record;
+  };
+  const as = await keeps(() => {});
+  assert.deepEqual(as.overruled, []);
+  for (const layer of [as.frozen[0], as.frozen[3], as.frozen.at(-1)!, as.active[0]]) {
+    const flipped = await keeps((t) => (as.frozen.includes(layer) ? t.thaw(t.freezableLayers[layer].name) : t.freeze(t.freezableLayers[layer].name)));
+    assert.deepEqual(flipped.overruled, [layer]);
+    assert.equal(as.freezingSaves[layer], Math.abs(flipped.activationBytes - as.activationBytes), `layer ${layer}`);
+  }
+});
+
+test('the course of a step goes up to what was kept and down to nothing; encodings are measured in the steps asked for, and change nothing', async () => {
+  const { trainer, model, close } = await trainerOf({ mode: 'paper', measureEncodingsEvery: 2 });
+  const other = await trainerOf({ mode: 'paper', measureEncodingsEvery: 0 });
+  for (let i = 0; i < 3; i++) {
+    const r = await trainer.step();
+    const plain = await other.trainer.step();
+    assert.deepEqual([r.loss, r.activationBytes, r.memory.totalPeak], [plain.loss, plain.activationBytes, plain.memory.totalPeak]);
+    const turn = r.course.findIndex((p) => p.phase === 'backward');
+    assert.equal(r.course[turn - 1].activationBytes, r.activationBytes);
+    assert.equal(r.course.at(-1)!.activationBytes, 0);
+    assert.ok(r.course.every((p) => p.deviceBytes <= r.memory.totalPeak));
+    assert.deepEqual(plain.encodingErrors, []);
+    assert.equal(r.encodingErrors.length, i % 2 === 0 ? r.activations.filter((e) => e.encoding !== 'float32').length : 0);
+    for (const e of r.encodingErrors) assert.ok(e.relativeError > 0 && e.relativeError < 1 && e.clipped >= 0 && e.zeroed <= 1, JSON.stringify(e));
+    assert.equal(Object.values(r.fullActivations!.parts).reduce((a, b) => a + b, 0), r.fullActivations!.total);
+    assert.ok(r.dataMilliseconds >= 0 && r.dataMilliseconds <= r.milliseconds);
+  }
+  assert.equal(trainer.history.name, `freeze rate ${trainer.policy instanceof InterLayerScheduling ? trainer.policy.freezeRate : NaN}`);
+  assert.deepEqual([...(await model.weights()).values()], [...(await other.model.weights()).values()]);
+  other.close();
+  close();
+});
+
 test('equal seeds give equal runs to the bit, other seeds other runs', async () => {
   const run = async (seed: number) => {
     const { trainer, model, close } = await trainerOf({ seed });
