@@ -21,7 +21,7 @@ export const PYTHON = path.join(BIN, WINDOWS ? 'python.exe' : 'python');
 const ADDON_PACKAGE = path.join(ROOT, 'node_modules/@tensorflow/tfjs-node-gpu');
 
 /** Python packages of the notebook side, pinned. */
-const JUPYTER = ['jupyterlab==4.6.6', 'nbclient==0.11.0', 'nbconvert==7.17.2', 'jupyter_client==8.10.0'];
+const JUPYTER = ['jupyterlab==4.6.6', 'nbclient==0.11.0', 'nbconvert==7.17.2', 'jupyter_client==8.10.0', 'papermill==2.7.0', 'jupyter-console==6.6.3', 'jupyter_kernel_test==0.7.0'];
 /** TensorFlow's wheel, which carries the libraries that the addon is linked with. */
 const TENSORFLOW = { cpu: 'tensorflow-cpu==2.21.0', gpu: 'tensorflow[and-cuda]==2.21.0' };
 /** What the interop test needs beside the rest. */
@@ -124,7 +124,7 @@ async function pythonWith(name, what, packages) {
   });
 }
 
-/** JupyterLab, nbclient and nbconvert. */
+/** JupyterLab, nbclient, nbconvert, and the front ends and the conformance suite that the kernel is tested with. */
 export async function jupyter() {
   await pythonWith('jupyter', 'JupyterLab and nbclient', JUPYTER);
 }
