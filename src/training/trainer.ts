@@ -25,6 +25,7 @@ import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
 import { LiveView, type LiveState } from '../inspect/live';
 import { layersTable } from '../inspect/tables';
+import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
 import { restoreSnapshot, takeSnapshot, type Trained, type TrainingSnapshot } from './snapshot';
@@ -297,6 +298,21 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint());
     this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
     return evaluation;
+  }
+
+  /**
+   * How far the next step's gradient is from the exact one: two backward passes on its batch, with the same layers training and the same dropout, under the run's encodings and with
+   * float32 activations. Changes nothing.
+   * @param options `encodings`: `together` as they act in training (default), or `each` by itself too; `trains`: the layers that the next step trains (default), or `all`
+   */
+  async compareGradients({ encodings = 'together', trains = 'next step' }: { readonly encodings?: 'together' | 'each'; readonly trains?: 'next step' | 'all' } = {}): Promise<GradientComparison> {
+    return this.alone(async () => {
+      const step = this.next;
+      const batch = this.options.train.batch(this.examplesOf(step));
+      this.markTraining(trains === 'all' ? [] : this.decide(step));
+      const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
+      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme) => this.context(step, scheme), schemes));
+    });
   }
 
   /** The present state of every freezable layer, one row each. */
