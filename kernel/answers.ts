@@ -1,6 +1,8 @@
 /** Answers to what front ends ask about code that does not run: completion, inspection, whether a cell is complete. */
 import { toCodePoints, toUtf16 } from './codePoints';
+import type { MimeBundle } from '../src/inspect/kernelApi';
 import type { LanguageService } from './languageService';
+import { questionIn } from './question';
 
 /** Candidates whose kind is told beside them; more would only make the message long. */
 const TYPED = 300;
@@ -9,9 +11,18 @@ type Content = Readonly<Record<string, unknown>>;
 
 const joined = (parts: readonly { readonly text: string }[] | undefined): string => (parts ?? []).map((p) => p.text).join('');
 
+/** Signature and documentation of what stands at a place of some code. */
+export function inspection(language: LanguageService, source: string, position: number): MimeBundle | undefined {
+  const info = language.inspect(source, position);
+  if (!info) return undefined;
+  const signature = joined(info.displayParts);
+  const rest = [joined(info.documentation), ...(info.tags ?? []).map((t) => `@${t.name} ${joined(t.text)}`)].filter(Boolean);
+  return { 'text/plain': [signature, ...rest].join('\n\n'), 'text/markdown': [`\`\`\`typescript\n${signature}\n\`\`\``, ...rest].join('\n\n') };
+}
+
 /** Reply contents by request type. */
 export const ANSWERS: Readonly<Record<string, (language: LanguageService, content: Content) => object>> = {
-  is_complete_request: (language, { code }) => language.isComplete(String(code)),
+  is_complete_request: (language, { code }) => (questionIn(String(code)) ? { status: 'complete' } : language.isComplete(String(code))),
 
   complete_request(language, { code, cursor_pos }) {
     const source = String(code);
@@ -25,15 +36,7 @@ export const ANSWERS: Readonly<Record<string, (language: LanguageService, conten
 
   inspect_request(language, { code, cursor_pos }) {
     const source = String(code);
-    const info = language.inspect(source, toUtf16(source, Number(cursor_pos)));
-    if (!info) return { status: 'ok', found: false, data: {}, metadata: {} };
-    const signature = joined(info.displayParts);
-    const rest = [joined(info.documentation), ...(info.tags ?? []).map((t) => `@${t.name} ${joined(t.text)}`)].filter(Boolean);
-    return {
-      status: 'ok',
-      found: true,
-      metadata: {},
-      data: { 'text/plain': [signature, ...rest].join('\n\n'), 'text/markdown': [`\`\`\`typescript\n${signature}\n\`\`\``, ...rest].join('\n\n') },
-    };
+    const data = inspection(language, source, toUtf16(source, Number(cursor_pos)));
+    return { status: 'ok', found: data !== undefined, data: data ?? {}, metadata: {} };
   },
 };

@@ -1,5 +1,6 @@
 /** One execution of a cell: what it prints, shows and whether it is interrupted follows the code that it started, through awaits. */
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { MimeBundle } from '../src/inspect/kernelApi';
 import type { Header } from './wire';
 
 /** Thrown into a cell whose stop button was pressed. */
@@ -15,6 +16,8 @@ export class Cell {
   readonly abort = new AbortController();
   /** Value of the cell's last expression. */
   result: { readonly value: unknown } | undefined;
+  /** What the front end is asked to do when the cell has ended: show a page. */
+  readonly payload: { readonly source: 'page'; readonly data: MimeBundle; readonly start: number }[] = [];
   /** First error that the language engine reported. */
   error: unknown;
 

@@ -3,7 +3,7 @@
  * interrupt and shutdown are answered at once.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { Publisher, Reply, Router } from 'zeromq';
+import { Reply, Router, XPublisher } from 'zeromq';
 import { SessionHistory } from './history';
 import type { FromIo, IoSetup, ToIo } from './ioMessages';
 import { type Header, Wire } from './wire';
@@ -31,11 +31,11 @@ const shell = new Router({ linger });
 const control = new Router({ linger });
 const stdin = new Router({ linger });
 const heartbeat = new Reply({ linger });
-const iopub = new Publisher({ linger, sendHighWaterMark: 0 });
+const iopub = new XPublisher({ linger, sendHighWaterMark: 0, verbosity: 'allSubs' });
 const routers = { shell, control };
 
 /** ZeroMQ takes one message at a time from each socket: sends are queued. */
-function sender(socket: Router | Publisher): (frames?: Buffer[]) => Promise<void> {
+function sender(socket: Router | XPublisher): (frames?: Buffer[]) => Promise<void> {
   let tail = Promise.resolve();
   return (frames) =>
     (tail = tail
@@ -186,6 +186,15 @@ async function listen(channel: 'shell' | 'control'): Promise<void> {
   }
 }
 
+/** Tells who subscribes that from now on nothing is missed (protocol 5.4: iopub_welcome). A subscription comes as a byte 1 and the topic. */
+async function welcome(): Promise<void> {
+  for await (const [subscription] of iopub) {
+    if (subscription[0] !== 1) continue;
+    const topic = subscription.subarray(1);
+    void send.iopub(wire.encode('iopub_welcome', { subscription: topic.toString() }, undefined, topic.length > 0 ? [topic] : []));
+  }
+}
+
 async function beat(): Promise<void> {
   for await (const m of heartbeat) await heartbeat.send(m);
 }
@@ -209,7 +218,7 @@ async function start(): Promise<void> {
   for (const b of binds) if (b.status === 'rejected') throw b.reason;
   tell({ kind: 'bound' });
   publish('status', { execution_state: 'starting' }, undefined);
-  await Promise.all([listen('shell'), listen('control'), beat()]);
+  await Promise.all([listen('shell'), listen('control'), welcome(), beat()]);
 }
 
 start().catch((error: Error) => {

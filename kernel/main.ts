@@ -9,13 +9,14 @@ import { Worker } from 'node:worker_threads';
 import { version } from '../package.json';
 import type { DisplayOptions, Formatter, KernelApi, MimeBundle } from '../src/inspect/kernelApi';
 import { tableBundle } from '../src/inspect/tableHtml';
-import { ANSWERS } from './answers';
+import { ANSWERS, inspection } from './answers';
 import { Cell, InterruptError, runningCell, within } from './cell';
 import { bundleOf, encodeBytes } from './display';
 import { type ErrorContent, errorContent } from './errors';
 import type { FromIo, IoSetup, Request, ToIo } from './ioMessages';
 import { type LanguageService, startLanguageService } from './languageService';
 import { lazyModule, PRELUDE } from './prelude';
+import { questionIn } from './question';
 import type { ConnectionInfo, Header } from './wire';
 
 const [, , connectionFile] = process.argv;
@@ -38,7 +39,7 @@ const interrupts = new SharedArrayBuffer(4);
 const interruptCount = new Int32Array(interrupts);
 const kernelInfo = {
   status: 'ok',
-  protocol_version: '5.3',
+  protocol_version: '5.4',
   implementation: 'slimfit',
   implementation_version: version,
   banner: `SlimFit ${version}: fine-tune transformers in TypeScript`,
@@ -108,6 +109,11 @@ const kernel: KernelApi = {
   version: 1,
   display,
   show: async (value, options) => display(await bundleOf(value, formatters), options),
+  clearOutput(wait = false) {
+    const cell = runningCell();
+    if (cell?.header && !cell.silent) publish('clear_output', { wait }, cell.header);
+  },
+  page: (data, start = 0) => void runningCell()?.payload.push({ source: 'page', data: typeof data === 'string' ? { 'text/plain': data } : encodeBytes(data), start }),
   registerFormatter: (f) => void formatters.unshift(f),
   get signal() {
     return runningCell()?.abort.signal;
@@ -197,12 +203,14 @@ async function execute(request: Request): Promise<void> {
       preludeFailure = undefined;
     }
     within(cell, throwIfInterrupted);
-    await evaluate(cell, code, counted ? String(executionCount) : `x${++uncounted}`);
+    const asked = questionIn(code);
+    if (asked) await within(cell, () => explain(asked));
+    else await evaluate(cell, code, counted ? String(executionCount) : `x${++uncounted}`);
     if (cell.result && !silent) {
       const data = await within(cell, () => bundleOf(cell.result!.value, formatters));
       publish('execute_result', { ...count, data, metadata: {} }, header);
     }
-    reply = { status: 'ok', ...count, payload: [], user_expressions: await evaluateAll(userExpressions, cell) };
+    reply = { status: 'ok', ...count, payload: silent ? [] : cell.payload, user_expressions: await evaluateAll(userExpressions, cell) };
   } catch (error) {
     failed = true;
     const content = errorContent(wasInterrupted(cell) ? interruption(cell) : error, code);
@@ -215,6 +223,13 @@ async function execute(request: Request): Promise<void> {
   if (failed && stopOnError) await abortWaiting();
   tell({ kind: 'reply', type: 'execute_reply', content: reply, to: request });
   publish('status', { execution_state: 'idle' }, header);
+}
+
+/** Answers a cell that is a question about a name. */
+function explain(name: string): void {
+  const data = inspection(language, name, name.length);
+  if (data) kernel.page(data);
+  else process.stdout.write(`Nothing is known of ${name}.\n`);
 }
 
 /** Runs code as a cell. @throws what it failed with */

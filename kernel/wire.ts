@@ -1,5 +1,5 @@
 /**
- * Jupyter's wire protocol 5.3 (jupyter_client, docs/messaging): framing, signing, verifying. No knowledge of the language.
+ * Jupyter's wire protocol 5.4 (jupyter_client, docs/messaging): framing, signing, verifying. No knowledge of the language.
  * A message is [identities…, '<IDS|MSG>', signature, header, parent_header, metadata, content, buffers…].
  */
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
@@ -79,7 +79,7 @@ export class Wire {
 
   /** Frames of a message, signed. */
   encode(type: string, content: object, parent: Header | undefined, identities: readonly Uint8Array[] = [], metadata: object = {}): Buffer[] {
-    const header: Header = { msg_id: randomUUID(), session: this.session, username: parent?.username ?? 'kernel', date: new Date().toISOString(), msg_type: type, version: '5.3' };
+    const header: Header = { msg_id: randomUUID(), session: this.session, username: parent?.username ?? 'kernel', date: new Date().toISOString(), msg_type: type, version: '5.4' };
     const parts = [header, parent ?? {}, metadata, content].map((o) => Buffer.from(JSON.stringify(o)));
     return [...identities.map((i) => Buffer.from(i)), DELIMITER, Buffer.from(this.sign(parts)), ...parts];
   }

@@ -28,6 +28,10 @@ export interface KernelApi {
   display(data: MimeBundle, options?: DisplayOptions): void;
   /** Shows a value now as the last expression of a cell would be shown. */
   show(value: unknown, options?: DisplayOptions): Promise<void>;
+  /** Removes what the calling cell has shown so far. @param wait until its next output comes, so that nothing flickers (default false) */
+  clearOutput(wait?: boolean): void;
+  /** Shows text or a bundle in the front end's pager when the calling cell ends. @param start line to begin at (default 0) */
+  page(data: string | MimeBundle, start?: number): void;
   /** Formatters registered last are asked first. */
   registerFormatter(formatter: Formatter): void;
   /** Aborted when the stop button of the calling cell is pressed. */

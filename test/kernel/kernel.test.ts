@@ -241,8 +241,27 @@ test('completeness, history, comms and kernel information are answered', async (
   const opened = await k.send('shell', 'comm_open', { comm_id: 'c1', target_name: 'jupyter.widget', data: {} });
   await k.until(() => k.received.some((m) => m.parent.msg_id === opened.msg_id && m.header.msg_type === 'comm_close'));
   const info = (await k.ask('kernel_info_request', {})).reply.content;
-  assert.equal(info.protocol_version, '5.3');
+  assert.equal(info.protocol_version, '5.4');
   assert.equal((info.language_info as { file_extension: string }).file_extension, '.ts');
+});
+
+test('a cell that is a question about a name shows what is known of it in the pager, and so does a cell that asks for a page', async () => {
+  for (const code of ['slimfit.double?', ' ?slimfit.double\n']) {
+    const asked = await k.run(code);
+    const [page] = asked.reply.content.payload as { source: string; start: number; data: Record<string, string> }[];
+    assert.equal(page.source, 'page');
+    assert.match(page.data['text/plain'], /double\(x: number\): number\n\nTwice a number\./);
+  }
+  assert.equal((await k.run('nowhere.at.all?')).text('stdout'), 'Nothing is known of nowhere.at.all.\n');
+  const o = await k.run(`${kernelApi}.page('long text', 3);`);
+  assert.deepEqual(o.reply.content.payload, [{ source: 'page', data: { 'text/plain': 'long text' }, start: 3 }]);
+  assert.deepEqual((await k.run('1')).reply.content.payload, []);
+});
+
+test('a cell can clear what it has shown', async () => {
+  const o = await k.run(`console.log('gone'); ${kernelApi}.clearOutput(true); console.log('kept'); ${kernelApi}.clearOutput();`);
+  const order = o.published.filter((m) => /stream|clear/.test(m.header.msg_type)).map((m) => m.content.text ?? m.content.wait);
+  assert.deepEqual(order, ['gone\n', true, 'kept\n', false]);
 });
 
 test('a message with a wrong signature, one that is played back and one that is no message are dropped without an answer', async () => {
