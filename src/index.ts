@@ -38,7 +38,9 @@ export { NoFreezing } from './freezing/none';
 export { evaluate, SlimFitTrainer } from './training/trainer';
 export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
 export type { StepRecord } from './training/stepRecord';
-export { History } from './training/history';
+export { GradientComparison, type GradientError } from './training/gradients';
+export { History, type StepField, type StoredHistory } from './training/history';
+export type { StoredColumn } from './training/columns';
 export { AdamW, type AdamWSettings } from './optim/adamw';
 export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, type Schedule } from './optim/schedules';
 export { Random } from './random';
@@ -47,10 +49,11 @@ export { Random } from './random';
 export { ForwardContext } from './nn/context';
 export { ActivationLedger } from './tape/ledger';
 export { Parameter } from './tape/parameter';
-export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type Variable } from './tape/tape';
-export type { ActivationEncoding, ActivationRole, LedgerEntry } from './tape/roles';
+export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type TapeOptions, type Variable } from './tape/tape';
+export type { EncodingError } from './tape/encodingError';
+export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
 export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
-export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery } from './memory/activationBytes';
+export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
 export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } from './data/tokenizer';
@@ -64,11 +67,19 @@ export { embeddedModel } from './data/embedded/embedded';
 // Looking at a run.
 export { display, runningKernel, type DisplayOptions, type Formatter, type KernelApi, type MimeBundle } from './inspect/kernelApi';
 export { Figure, type FigureSpec } from './inspect/figure';
-export { activationMemoryFigure, deviceMemoryFigure, formatBytes, freezeMapFigure, lossFigure, updateMagnitudeFigure } from './inspect/figures';
+export { type Run } from './inspect/axes';
+export { updateMagnitudeByKindFigure, updateMagnitudeDistributionFigure, updateMagnitudeFigure } from './inspect/magnitudeFigures';
+export { freezeMapFigure, freezingSavesFigure, timesTrainedFigure } from './inspect/freezeFigures';
+export { activationMemoryFigure, activationMemoryOverStepsFigure, deviceMemoryFigure, stepMemoryFigure } from './inspect/memoryFigures';
+export { encodingErrorFigure, gradientErrorFigure } from './inspect/healthFigures';
+export { lossFigure, metricsFigure, throughputFigure } from './inspect/runFigures';
+export { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable } from './inspect/tables';
+export { compare, RunComparison } from './inspect/compare';
+export { formatBytes } from './inspect/units';
 export { modelPart, shortLayerName } from './inspect/layerNames';
 export { Summary } from './inspect/summary';
 export type { Trace } from './inspect/staticSvg';
-export { saveHistory } from './training/historyFile';
+export { loadHistory, saveHistory } from './training/historyFile';
 export { ProgressLine, type ProgressOutput } from './training/progress';
 
 // Errors.

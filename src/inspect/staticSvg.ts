@@ -44,9 +44,10 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
     parts.push(`<line x1="${box.left}" x2="${box.right}" y1="${r(y.at(value))}" y2="${r(y.at(value))}" stroke="#7f7f7f" stroke-opacity="0.2"/>`, label(text, box.left - 6, y.at(value) + 4, 'end'));
   for (const { value, text } of x.ticks()) parts.push(label(text, x.at(value), box.bottom + 16, 'middle'));
   const bases = new Map<number | string, number>();
+  const grouped = main.filter((t) => t.type === 'bar');
   for (const t of main) {
     if (t.type === 'heatmap') parts.push(heatmap(t, x, y));
-    else if (t.type === 'bar') parts.push(bars(t, x, y, stacked ? bases : new Map()));
+    else if (t.type === 'bar') parts.push(bars(t, x, y, stacked ? bases : new Map(), layout.barmode === 'group' ? { place: grouped.indexOf(t), of: grouped.length } : { place: 0, of: 1 }));
     else parts.push(line(t, x, y));
   }
   const second = data.filter((t) => t.yaxis === 'y2');
@@ -126,8 +127,9 @@ function valueExtent(traces: readonly Trace[], axis: 'x' | 'y', stacked: boolean
 }
 
 function axisOf(values: readonly (number | string)[], settings: unknown, from: number, to: number, extent: [number, number]): Axis {
-  const categories = [...new Set(values.filter((v): v is string => typeof v === 'string'))];
-  const { type, autorange } = (settings ?? {}) as { type?: string; autorange?: string };
+  const { type, autorange, categoryarray = [] } = (settings ?? {}) as { type?: string; autorange?: string; categoryarray?: readonly string[] };
+  const found = new Set(values.filter((v): v is string => typeof v === 'string'));
+  const categories = [...new Set([...categoryarray.filter((c) => found.has(c)), ...found])];
   if (categories.length > 0) {
     const [a, b] = autorange === 'reversed' ? [to, from] : [from, to];
     const step = (b - a) / categories.length;
@@ -179,19 +181,20 @@ function line(t: Trace, x: Axis, y: Axis): string {
   return [...lines, ...dots].join('');
 }
 
-function bars(t: Trace, x: Axis, y: Axis, bases: Map<number | string, number>): string {
+/** @param side which of how many bars beside each other */
+function bars(t: Trace, x: Axis, y: Axis, bases: Map<number | string, number>, side: { readonly place: number; readonly of: number }): string {
   const across = t.orientation === 'h';
   const keys = (across ? t.y : t.x) as (number | string)[];
   const values = (across ? t.x : t.y) as number[];
   const [keyAxis, valueAxis] = across ? [y, x] : [x, y];
-  const thick = 0.8 * keyAxis.band;
+  const thick = (0.8 * keyAxis.band) / side.of;
   return keys
     .map((k, i) => {
       if (!Number.isFinite(values[i])) return '';
       const base = bases.get(k) ?? 0;
       bases.set(k, base + values[i]);
       const [a, b] = [valueAxis.at(base), valueAxis.at(base + values[i])];
-      const mid = keyAxis.at(k);
+      const mid = keyAxis.at(k) + (side.place - (side.of - 1) / 2) * thick;
       const rect = across ? [Math.min(a, b), mid - thick / 2, Math.abs(b - a), thick] : [mid - thick / 2, Math.min(a, b), thick, Math.abs(b - a)];
       return `<rect x="${r(rect[0])}" y="${r(rect[1])}" width="${r(rect[2])}" height="${r(rect[3])}" fill="${colourOf(t, i)}"/>`;
     })

@@ -1,0 +1,175 @@
+/** Figures of memory: what is kept for backward, by whom and in which encoding, over the model, over the steps and within one step; and the whole device. */
+import { CATEGORIES, type Category } from '../engine/engine';
+import { InvalidArgumentError } from '../errors';
+import type { History } from '../training/history';
+import { columnMean, historyOf, type Run, type StepColumn, stepColumns, stepLine } from './axes';
+import { Figure } from './figure';
+import { modelPart, shortLayerName } from './layerNames';
+import { baseLayout, COLOURS } from './palette';
+import type { Trace } from './staticSvg';
+import { formatBytes, MIB } from './units';
+
+/** Colours of roles and encodings, so that the same kind has the same colour in every figure. */
+const KIND_COLOURS: Readonly<Record<string, string>> = {
+  'static, q3.4': COLOURS.blue,
+  'static, q0.8': COLOURS.sky,
+  'static, q2.1': COLOURS.green,
+  'static, float32': '#004466',
+  'dynamic, float32': COLOURS.vermilion,
+  'dynamic, q3.4': COLOURS.orange,
+  'quasi-static, top10': COLOURS.purple,
+  'quasi-static, float32': '#882255',
+};
+const kindColour = (kind: string): string => KIND_COLOURS[kind] ?? COLOURS.grey;
+
+interface KeptRow {
+  readonly step: number;
+  readonly module: string;
+  readonly role: string;
+  readonly encoding: string;
+  readonly bytes: number;
+}
+const kindOf = (r: KeptRow): string => `${r.role}, ${r.encoding}`;
+const sum = (rows: readonly { readonly bytes: number }[]): number => rows.reduce((s, r) => s + r.bytes, 0);
+
+function keptRows(history: History): readonly KeptRow[] {
+  return history.activations().objects() as KeptRow[];
+}
+
+/** Groups rows by a key, in order of first appearance. */
+function grouped<R>(rows: readonly R[], key: (row: R) => string): Map<string, R[]> {
+  const out = new Map<string, R[]>();
+  for (const row of rows) {
+    const group = out.get(key(row));
+    if (group) group.push(row);
+    else out.set(key(row), [row]);
+  }
+  return out;
+}
+
+/** Number of a recorded step: the given one, or the last. @throws InvalidArgumentError when it was not recorded */
+export function recordedStep(history: History, step: number | undefined): number {
+  const steps = history.column('step');
+  const chosen = step ?? steps[steps.length - 1];
+  if (!steps.includes(chosen)) throw new InvalidArgumentError(`step ${chosen} was not recorded: the history has steps ${steps[0]} to ${steps[steps.length - 1]}`);
+  return chosen;
+}
+
+/** Bytes that a step kept for backward, by part of the model, stacked by role and encoding; the marks are what plain fine-tuning keeps. @param options `step`: default the last */
+export function activationMemoryFigure(run: Run, options: { readonly step?: number } = {}): Figure {
+  const history = historyOf(run);
+  const step = recordedStep(history, options.step);
+  const rows = keptRows(history).filter((row) => row.step === step);
+  const byPart = grouped(rows, (row) => modelPart(row.module));
+  const parts = [...byPart.keys()];
+  const slim = [...grouped(rows, kindOf).keys()].map((kind) => ({
+    type: 'bar',
+    name: kind,
+    x: parts,
+    y: parts.map((p) => sum(byPart.get(p)!.filter((row) => kindOf(row) === kind)) / MIB),
+    marker: { color: kindColour(kind) },
+    hovertemplate: `%{x}, step ${step}<br>${kind}: %{y:.3f} MiB<extra></extra>`,
+  }));
+  const full = (history.fullActivations().objects() as { step: number; part: string; bytes: number }[]).filter((row) => row.step === step);
+  const beside: Trace[] =
+    full.length === 0
+      ? []
+      : [
+          {
+            type: 'scatter',
+            mode: 'markers',
+            name: 'plain fine-tuning',
+            x: full.map((r) => r.part),
+            y: full.map((r) => r.bytes / MIB),
+            marker: { color: COLOURS.grey, symbol: 'line-ew-open', size: 22, line: { width: 3, color: COLOURS.grey } },
+            hovertemplate: `%{x}, step ${step}<br>plain fine-tuning: %{y:.3f} MiB<extra></extra>`,
+          },
+        ];
+  const layout = baseLayout(`Activations kept for backward in step ${step}: ${formatBytes(sum(rows))}`, '', 'MiB', 400);
+  return new Figure({ data: [...slim, ...beside], layout: { ...layout, barmode: 'stack', margin: { l: 60, r: 20, t: 76, b: 48 } } });
+}
+
+/** Bytes kept for backward in each step, stacked by role and encoding, under the line of plain fine-tuning. */
+export function activationMemoryOverStepsFigure(run: Run): Figure {
+  const history = historyOf(run);
+  const columns = stepColumns(history);
+  const x = columns.map((c) => c.step);
+  const steps = history.column('step');
+  const columnOf = new Map<number, StepColumn>();
+  for (const c of columns) for (let i = c.from; i < c.to; i++) columnOf.set(steps[i], c);
+  const place = new Map(columns.map((c, i) => [c, i]));
+  const bars = [...grouped(keptRows(history), kindOf)].map(([kind, rows]) => {
+    const y = columns.map(() => 0);
+    for (const row of rows) {
+      const c = columnOf.get(row.step)!;
+      y[place.get(c)!] += row.bytes / MIB / (c.to - c.from);
+    }
+    return { type: 'bar', name: kind, x, y, marker: { color: kindColour(kind), line: { width: 0 } }, hovertemplate: `step %{x}<br>${kind}: %{y:.3f} MiB<extra></extra>` };
+  });
+  const full = columns.map((c) => columnMean(history.column('fullActivationBytes'), c) / MIB);
+  const line = full.some(Number.isFinite) ? [stepLine('plain fine-tuning', x, full, COLOURS.grey, 'plain fine-tuning: %{y:.3f} MiB', { line: { dash: 'dash' } })] : [];
+  const layout = baseLayout('Activations kept for backward', 'step', 'MiB', 400);
+  return new Figure({ data: [...bars, ...line], layout: { ...layout, barmode: 'stack', bargap: 0, margin: { l: 60, r: 20, t: 76, b: 48 } } });
+}
+
+/**
+ * Memory over the course of one step: forward keeps, backward lets go; the peak is marked. Kept activations and everything on the device.
+ * @param options `step`: one of the latest hundred; default the last
+ * @throws InvalidArgumentError when the course of that step is not remembered
+ */
+export function stepMemoryFigure(run: Run, options: { readonly step?: number } = {}): Figure {
+  const history = historyOf(run);
+  const step = recordedStep(history, options.step);
+  const course = history.course(step);
+  if (!course) throw new InvalidArgumentError(`the course of step ${step} is not remembered: steps ${history.courseSteps[0]} to ${history.courseSteps.at(-1)} are`);
+  const x = course.map((_, i) => i);
+  const labels = course.map((p) => `${p.phase}: ${p.phase === 'forward' ? 'kept by' : 'let go by'} ${shortLayerName(p.layer)}`);
+  const turn = course.findIndex((p) => p.phase === 'backward');
+  const line = (name: string, key: 'activationBytes' | 'deviceBytes', color: string) => ({
+    type: 'scatter',
+    mode: 'lines',
+    name,
+    x,
+    y: course.map((p) => p[key] / MIB),
+    text: labels,
+    line: { color, shape: 'hv' },
+    hovertemplate: `step ${step}, %{text}<br>${name}: %{y:.3f} MiB<extra></extra>`,
+  });
+  const peakAt = course.reduce((best, p, i) => (p.activationBytes > course[best].activationBytes ? i : best), 0);
+  const peak = course[peakAt].activationBytes;
+  const layout = baseLayout(`Memory over the course of step ${step}`, `forward until ${turn < 0 ? course.length : turn}, then backward: activations kept and let go, in order`, 'MiB', 380);
+  return new Figure({
+    data: [
+      line('kept activations', 'activationBytes', COLOURS.orange),
+      line('everything on the device', 'deviceBytes', COLOURS.blue),
+      {
+        type: 'scatter',
+        mode: 'markers+text',
+        name: `peak of the activations, ${formatBytes(peak)}`,
+        x: [peakAt],
+        y: [peak / MIB],
+        marker: { color: COLOURS.vermilion, size: 9, symbol: 'diamond' },
+        hovertemplate: `step ${step}, ${labels[peakAt]}<br>peak: %{y:.3f} MiB<extra></extra>`,
+      },
+    ],
+    layout: { ...layout, yaxis: { ...(layout.yaxis as object), rangemode: 'tozero' } },
+  });
+}
+
+/** Colours of what device memory is for. */
+const CATEGORY_COLOURS: Readonly<Record<Category, string>> = { weights: COLOURS.blue, optimizer: COLOURS.green, gradients: COLOURS.purple, activations: COLOURS.orange, workspace: COLOURS.grey };
+
+/** Peak of the device memory within each step, by category and all together. */
+export function deviceMemoryFigure(run: Run): Figure {
+  const history = historyOf(run);
+  const columns = stepColumns(history);
+  const x = columns.map((c) => c.step);
+  const mean = (values: Float64Array) => columns.map((c) => columnMean(values, c) / MIB);
+  return new Figure({
+    data: [
+      ...CATEGORIES.map((c) => stepLine(c, x, mean(history.memory(c, 'peak')), CATEGORY_COLOURS[c], `${c}: peak %{y:.2f} MiB`)),
+      stepLine('all together', x, mean(history.column('totalPeakBytes')), COLOURS.vermilion, 'peak of all %{y:.2f} MiB', { line: { dash: 'dash' } }),
+    ],
+    layout: baseLayout('Device memory: peak within each step', 'step', 'MiB', 380),
+  });
+}
