@@ -32,15 +32,16 @@ export function measuredErrors(run: Run, step?: number): readonly ErrorRow[] {
 /** By layer and kept activation: share of the values that are clipped, share that is lost to 0, relative error of the whole. @param options `step`: a measured one; default the last of them */
 export function encodingErrorFigure(run: Run, options: { readonly step?: number } = {}): Figure {
   const rows = measuredErrors(run, options.step);
-  const names = rows.map((r) => `${shortLayerName(r.module)}: ${r.what}, ${r.encoding}`);
+  const names = rows.map((r) => `${shortLayerName(r.module)}: ${r.encoding === 'top10' ? 'pruned' : r.what}`);
   const dots = (name: string, key: 'clipped' | 'zeroed' | 'relativeError', color: string, symbol: string) => ({
     type: 'scatter',
     mode: 'markers',
     name,
     x: rows.map((r) => 100 * r[key]),
     y: names,
+    text: rows.map((r) => r.encoding),
     marker: { color, symbol, size: 8 },
-    hovertemplate: `%{y}, step ${rows[0].step}<br>${name}: %{x:.3f} %<extra></extra>`,
+    hovertemplate: `%{y} (%{text}), step ${rows[0].step}<br>${name}: %{x:.3f} %<extra></extra>`,
   });
   return new Figure({
     data: [dots('relative error', 'relativeError', COLOURS.blue, 'circle'), dots('lost to 0', 'zeroed', COLOURS.orange, 'square'), dots('clipped', 'clipped', COLOURS.vermilion, 'x')],

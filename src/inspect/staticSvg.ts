@@ -17,6 +17,10 @@ interface Axis {
 }
 
 const WIDTH = 760;
+/** Characters shown of a category. */
+const LONGEST_NAME = 32;
+/** Height of a line of the legend. */
+const LEGEND_ROW = 15;
 const FONT = 'font-family="sans-serif" font-size="11" fill="#7f7f7f"';
 
 /** Kinds of traces that are drawn; of others the picture says that they are not. */
@@ -34,7 +38,9 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
   const list = (v: unknown): (number | string)[] => (v === undefined ? [] : Array.from(v as ArrayLike<number | string>).filter((e) => e !== null));
   const ys = data.flatMap((t) => list(t.y));
   const longest = ys.reduce<number>((n, y) => (typeof y === 'string' ? Math.max(n, y.length) : n), 0);
-  const box = { left: Math.max(64, 24 + 6 * Math.min(longest, 26)), right: WIDTH - 24, top: 64, bottom: height - 48 };
+  const named = data.filter((t) => typeof t.name === 'string' && t.showlegend !== false);
+  const legendRows = wrapLegend(layout.showlegend !== false && (named.length > 1 || layout.showlegend === true) ? named : []);
+  const box = { left: Math.max(64, 24 + 6 * Math.min(longest, LONGEST_NAME)), right: WIDTH - 24, top: 64 + LEGEND_ROW * Math.max(0, legendRows.length - 1), bottom: height - 48 };
   const main = data.filter((t) => t.yaxis !== 'y2');
   const stacked = layout.barmode === 'stack';
   const x = axisOf(main.flatMap((t) => list(t.x)), layout.xaxis, box.left, box.right, valueExtent(main, 'x', stacked));
@@ -57,21 +63,36 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
     for (const { value, text } of y2.ticks()) parts.push(label(text, box.right + 2, y2.at(value) + 4, 'start'));
   }
   if (notDrawn.length > 0) parts.push(label(`no static picture of: ${notDrawn.join(', ')}`, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 'middle'));
-  const named = data.filter((t) => typeof t.name === 'string' && t.showlegend !== false);
-  const legend = layout.showlegend !== false && (named.length > 1 || layout.showlegend === true) ? named : [];
-  let legendX = box.right;
-  for (const t of [...legend].reverse()) {
-    const text = String(t.name);
-    legendX -= 6.2 * text.length;
-    parts.push(label(text, legendX, 50, 'start'), `<rect x="${r(legendX - 14)}" y="41" width="10" height="10" fill="${colourOf(t)}"/>`);
-    legendX -= 24;
-  }
+  legendRows.forEach((row, r) => {
+    let at = box.right - row.reduce((w, t) => w + legendWidth(t), 0);
+    for (const t of row) {
+      parts.push(`<rect x="${(at + 10).toFixed(1)}" y="${41 + LEGEND_ROW * r}" width="10" height="10" fill="${colourOf(t)}"/>`, label(String(t.name), at + 24, 50 + LEGEND_ROW * r, 'start'));
+      at += legendWidth(t);
+    }
+  });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" ${FONT}><text x="${box.left}" y="22" font-size="15">${escapeHtml(titleOf(layout))}</text>${parts.join('')}${label(
     titleOf(layout.xaxis),
     (box.left + box.right) / 2,
     height - 10,
     'middle',
   )}<text transform="translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(titleOf(layout.yaxis))}</text></svg>`;
+}
+
+const legendWidth = (t: Trace): number => 30 + 6.2 * String(t.name).length;
+
+/** Names of a legend in lines that fit the picture. */
+function wrapLegend(named: readonly Trace[]): Trace[][] {
+  const rows: Trace[][] = [];
+  let room = 0;
+  for (const t of named) {
+    if (rows.length === 0 || room < legendWidth(t)) {
+      rows.push([]);
+      room = WIDTH - 48;
+    }
+    rows.at(-1)!.push(t);
+    room -= legendWidth(t);
+  }
+  return rows;
 }
 
 const r = (n: number): string => n.toFixed(1);
@@ -138,7 +159,7 @@ function axisOf(values: readonly (number | string)[], settings: unknown, from: n
     return {
       band: Math.abs(step),
       at: (v) => a + ((index.get(String(v)) ?? 0) + 0.5) * step,
-      ticks: () => categories.filter((_, i) => i % every === 0).map((c) => ({ value: c, text: c.length > 26 ? `${c.slice(0, 25)}…` : c })),
+      ticks: () => categories.filter((_, i) => i % every === 0).map((c) => ({ value: c, text: c.length > LONGEST_NAME ? `${c.slice(0, LONGEST_NAME - 1)}…` : c })),
     };
   }
   const log = type === 'log';
