@@ -235,12 +235,19 @@ function heatmap(t: Trace, x: Axis, y: Axis): string {
   const height = ys.length > 1 ? Math.abs(y.at(ys[1]) - y.at(ys[0])) : y.band;
   const width = xs.length > 1 ? Math.abs(x.at(xs[1]) - x.at(xs[0])) : x.band;
   const out: string[] = [];
-  for (let j = 0; j < ys.length; j++)
-    for (let i = 0; i < xs.length; i++) {
+  // Neighbours of one colour in a row are one rectangle: a freeze map is mostly such.
+  for (let j = 0; j < ys.length; j++) {
+    const colours = xs.map((_, i) => {
       const v = z[j]?.[i];
-      if (v === null || v === undefined || !Number.isFinite(v)) continue;
-      out.push(`<rect x="${r(x.at(xs[i]) - width / 2)}" y="${r(y.at(ys[j]) - height / 2)}" width="${r(width + 0.2)}" height="${r(height + 0.2)}" fill="${colourAt(scale, hi > lo ? (v - lo) / (hi - lo) : 0.5)}"/>`);
+      return v === null || v === undefined || !Number.isFinite(v) ? '' : colourAt(scale, hi > lo ? (v - lo) / (hi - lo) : 0.5);
+    });
+    for (let i = 0, end = 0; i < xs.length; i = end) {
+      for (end = i + 1; end < xs.length && colours[end] === colours[i]; ) end++;
+      if (!colours[i]) continue;
+      const [a, b] = [x.at(xs[i]) - width / 2, x.at(xs[end - 1]) + width / 2 + 0.2];
+      out.push(`<rect x="${r(a)}" y="${r(y.at(ys[j]) - height / 2)}" width="${r(b - a)}" height="${r(height + 0.2)}" fill="${colours[i]}"/>`);
     }
+  }
   return out.join('');
 }
 

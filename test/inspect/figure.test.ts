@@ -102,6 +102,34 @@ test('a heatmap without coordinates or colours is drawn: one cell for each numbe
   for (const [, x, y, w, h] of cells) assert.ok(+x >= 63.9 && +x + +w <= 736.5 && +y >= 63.9 && +y + +h <= 312.5);
 });
 
+test('neighbouring cells of one colour are one rectangle, as wide as all of them', () => {
+  const rects = numbers(new Figure({ data: [{ type: 'heatmap', z: [[1, 1, 0, 0, 0, 1]] }] }).toSvg(), /<rect x="([\d.-]+)" y="[\d.-]+" width="([\d.]+)" height="[\d.]+" fill="#(?:00224e|fee838)"/g);
+  assert.equal(rects.length, 3);
+  const one = rects[2][1] - 0.2;
+  assert.ok(Math.abs(rects[0][1] - 0.2 - 2 * one) < 0.2 && Math.abs(rects[1][1] - 0.2 - 3 * one) < 0.3, String(rects));
+});
+
+test('bars of a group stand beside each other, a quarter of a band around its middle', () => {
+  const rect = (fill: string) => numbers(new Figure({ data: [{ type: 'bar', x: ['a', 'b'], y: [1, 2] }, { type: 'bar', x: ['a', 'b'], y: [2, 1] }], layout: { barmode: 'group' } }).toSvg(), new RegExp(`<rect x="([\\d.]+)" y="[\\d.]+" width="([\\d.]+)" height="[\\d.]+" fill="${fill}"`, 'g'));
+  const [first, second] = [rect('#0072b2')[0], rect('#e69f00')[0]];
+  assert.ok(Math.abs(first[0] + first[1] - second[0]) < 0.2 && Math.abs(first[1] - second[1]) < 0.2, `${first} ${second}`);
+});
+
+test('categories stand in the order that the layout asks for, not in that of the traces', () => {
+  const svg = new Figure({ data: [{ type: 'scatter', mode: 'markers', x: [1], y: ['late'] }, { type: 'scatter', mode: 'markers', x: [1], y: ['early'] }], layout: { yaxis: { autorange: 'reversed', categoryarray: ['early', 'late', 'absent'] } } }).toSvg();
+  const at = (text: string) => Number(new RegExp(`y="([\\d.]+)"[^>]*>${text}<`).exec(svg)![1]);
+  assert.ok(at('early') < at('late'));
+  assert.ok(!svg.includes('absent'));
+});
+
+test('a legend that is wider than the picture goes on in the next line, inside the picture', () => {
+  const svg = new Figure({ data: Array.from({ length: 9 }, (_, i) => ({ y: [i, 1], name: `a rather long name ${i}` })) }).toSvg();
+  const places = numbers(svg, /<text x="([\d.-]+)" y="([\d.]+)" text-anchor="start">a rather long name/g);
+  assert.equal(places.length, 9);
+  assert.ok(new Set(places.map((p) => p[1])).size >= 2);
+  for (const [x] of places) assert.ok(x >= 24 && x + 6.2 * 20 <= 760);
+});
+
 test('a kind of trace that has no static picture is named in it, and a hundred thousand points are drawn', () => {
   assert.match(new Figure({ data: [{ type: 'pie', values: [1, 2] }] }).toSvg(), /no static picture of: pie/);
   const many = Array.from({ length: 200_000 }, (_, i) => i % 7);
