@@ -1,7 +1,7 @@
 /**
  * What `npm run …` and `npm test` call: makes the clone ready, then does what was asked. Runs on bare Node.
  *
- *   node src/cli/bootstrap.mjs setup | quickstart | test [FILES…] | run FILE [ARGS…] | interop
+ *   node src/cli/bootstrap.mjs setup | quickstart | notebooks | test [FILES…] | run FILE [ARGS…] | interop
  */
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -47,6 +47,19 @@ const commands = {
     const at = args.indexOf('--libtensorflow');
     await readyForNotebooks({ gpu: args.includes('--gpu'), libtensorflow: at >= 0 ? args[at + 1] : undefined });
     say('ready: `npx slimfit doctor` tells what this machine trains on, `npx slimfit lab` opens JupyterLab');
+    return 0;
+  },
+  /** Runs every notebook and writes it back with static pictures, as it is committed. */
+  async notebooks() {
+    await readyForNotebooks();
+    const executed = path.join(setup.STATE, 'notebooks');
+    for (const name of readdirSync(path.join(ROOT, 'notebooks')).filter((f) => f.endsWith('.ipynb')).sort()) {
+      const source = path.join(ROOT, 'notebooks', name);
+      const code =
+        (await foreground(setup.PYTHON, [path.join(ROOT, 'src/cli/setup/execute_notebook.py'), source, executed])) ||
+        (await foreground(setup.PYTHON, [path.join(ROOT, 'src/cli/setup/static_notebook.py'), path.join(executed, name), source]));
+      if (code !== 0) return code;
+    }
     return 0;
   },
   async quickstart() {
