@@ -21,10 +21,20 @@ const CURVE_POINTS = 240;
 const WIDTH = 640;
 const PANEL = 130;
 
-/** How a run stands. */
-export type LiveState = 'running' | 'done' | 'interrupted' | 'failed';
+/** How a run stands. `stopped`: its loop was left before the end. */
+export type LiveState = 'running' | 'done' | 'stopped' | 'interrupted' | 'failed';
 
-const STATE_COLOUR: Readonly<Record<LiveState, string>> = { running: COLOURS.blue, done: COLOURS.green, interrupted: COLOURS.vermilion, failed: COLOURS.vermilion };
+const STATE_COLOUR: Readonly<Record<LiveState, string>> = { running: COLOURS.blue, done: COLOURS.green, stopped: COLOURS.grey, interrupted: COLOURS.vermilion, failed: COLOURS.vermilion };
+
+/** One loop over steps. Times by `performance.now()`. */
+export interface LiveRun {
+  /** Steps in the history when it began. */
+  readonly first: number;
+  readonly total: number;
+  readonly began: number;
+  state: LiveState;
+  ended: number | undefined;
+}
 
 /** What the display reads of a run. */
 export interface LiveSource {
@@ -38,9 +48,7 @@ export class LiveView {
   private readonly displayId = `slimfit-live-${randomUUID()}`;
   private shown = false;
   private drawn = -Infinity;
-  private began = 0;
-  private first = 0;
-  private total = 0;
+  private run: LiveRun | undefined;
   private text: ProgressLine | undefined;
 
   constructor(
@@ -49,54 +57,54 @@ export class LiveView {
     private readonly now: () => number = () => performance.now(),
   ) {}
 
-  /** A run of so many steps begins. */
-  begin(steps: number): void {
-    this.began = this.now();
-    this.first = this.source.history.length;
-    this.total = steps;
-    if (!this.kernel) this.text = new ProgressLine('training', steps);
-    this.drawn = -Infinity;
+  /** Shows a run that begins, goes on or is over, at once. */
+  follow(run: LiveRun): void {
+    this.run = run;
+    if (this.kernel) this.draw();
+    else if (run.state === 'running') this.text = new ProgressLine('training', run.total);
   }
 
   /** A step is done. Draws at most four times a second. */
   update(): void {
-    const { history } = this.source;
-    const done = history.length - this.first;
-    if (this.text) return this.text.update(done, `loss ${(history.column('loss').at(-1) ?? NaN).toFixed(4)}`);
-    if (this.now() - this.drawn < REDRAW_MS) return;
-    this.draw('running');
+    if (this.text) this.text.update(this.done, `loss ${(this.source.history.column('loss').at(-1) ?? NaN).toFixed(4)}`);
+    else if (this.now() - this.drawn >= REDRAW_MS) this.draw();
   }
 
-  /** The run ended. */
-  end(state: LiveState): void {
-    if (this.text) {
-      this.text.end();
-      this.text = undefined;
-    } else this.draw(state);
+  /** The run is over. */
+  end(): void {
+    this.text?.end();
+    this.text = undefined;
+    this.draw();
+  }
+
+  private get done(): number {
+    return this.run ? Math.max(0, this.source.history.length - this.run.first) : 0;
+  }
+
+  private draw(): void {
+    if (!this.run || !this.kernel) return;
+    this.kernel.display(this.bundle(this.run), { displayId: this.displayId, update: this.shown });
+    this.shown = true;
+    this.drawn = this.now();
   }
 
   /** The display as data by mime type. */
-  bundle(state: LiveState): MimeBundle {
+  private bundle({ began, ended, total, state }: LiveRun): MimeBundle {
     const { history } = this.source;
-    const seconds = (this.now() - this.began) / 1000;
-    const done = history.length - this.first;
+    const { done } = this;
+    const seconds = ((ended ?? this.now()) - began) / 1000;
     const rate = seconds > 0 ? done / seconds : 0;
-    const left = state === 'running' ? (rate > 0 ? `${formatDuration((this.total - done) / rate)} left` : '') : `in ${formatDuration(seconds)}`;
+    const left = state === 'running' ? (rate > 0 ? `${formatDuration((total - done) / rate)} left` : '') : `in ${formatDuration(seconds)}`;
     const speed = rate >= 1 ? `${rate.toFixed(1)} steps/s` : rate > 0 ? `${(1 / rate).toFixed(1)} s a step` : '';
-    const line = [`${done} of ${this.total} steps`, speed, left, state === 'running' ? '' : state].filter(Boolean).join(' · ');
-    const share = this.total > 0 ? Math.min(1, done / this.total) : 1;
+    const line = [`${done} of ${total} steps`, speed, left, state === 'running' ? '' : state].filter(Boolean).join(' · ');
+    const share = total > 0 ? Math.min(1, done / total) : 1;
     const filled = Math.round(24 * share);
     const text = `training ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${line}`;
     const bar = `<div style="height:8px;background:rgba(127,127,127,0.25);width:${WIDTH}px;max-width:100%"><div style="height:8px;width:${(100 * share).toFixed(1)}%;background:${STATE_COLOUR[state]}"></div></div>`;
-    const head = `<div style="font-variant-numeric:tabular-nums;color:${state === 'running' || state === 'done' ? 'inherit' : COLOURS.vermilion}">${escapeHtml(line)}</div>${bar}`;
+    const red = state === 'interrupted' || state === 'failed';
+    const head = `<div style="font-variant-numeric:tabular-nums;color:${red ? COLOURS.vermilion : 'inherit'}">${escapeHtml(line)}</div>${bar}`;
     const body = state === 'running' || history.length === 0 ? this.panels() : `${lossFigure(history).toHtml()}${freezeMapFigure(history).toHtml()}`;
     return { 'text/html': `<div style="min-height:${2 * PANEL + 80}px">${head}${body}</div>`, 'text/plain': text };
-  }
-
-  private draw(state: LiveState): void {
-    this.kernel?.display(this.bundle(state), { displayId: this.displayId, update: this.shown });
-    this.shown = true;
-    this.drawn = this.now();
   }
 
   /** Loss curve, freeze map and memory bar as one drawing. */

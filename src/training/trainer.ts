@@ -23,7 +23,7 @@ import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
-import { LiveView, type LiveState } from '../inspect/live';
+import { type LiveRun, LiveView } from '../inspect/live';
 import { layersTable } from '../inspect/tables';
 import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
@@ -131,7 +131,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   private overruled = new Map<number, boolean>();
   private readonly taken = new Map<number, TrainingSnapshot>();
-  private view: LiveView | undefined;
+  /** The loop over steps that goes on, or went on last, and the displays that show it or the next one. */
+  private run: LiveRun | undefined;
+  private views: LiveView[] = [];
   private order: { epoch: number; permutation: Int32Array } | undefined;
   private next = 0;
   private busy = false;
@@ -262,31 +264,36 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
   async *steps(count = Math.max(0, this.totalSteps - this.next)): AsyncGenerator<StepRecord, void, undefined> {
     if (!(Number.isInteger(count) && count >= 0)) throw new InvalidArgumentError(`steps(${count}): it must be a whole number, 0 or more`);
-    const view = this.view;
-    view?.begin(count);
-    let state: LiveState = 'interrupted';
+    const run: LiveRun = { first: this.history.length, total: count, began: performance.now(), state: 'running', ended: undefined };
+    this.run = run;
+    for (const view of this.views) view.follow(run);
+    let state: LiveRun['state'] = 'stopped';
     try {
       for (let i = 0; i < count; i++) {
         const record = await this.step();
-        view?.update();
+        for (const view of this.views) view.update();
         yield record;
       }
       state = 'done';
     } catch (error) {
       // The kernel stops a cell with an error of its own, which like ours says so by its name.
-      if (!/interrupt/i.test((error as Error)?.name ?? '')) state = 'failed';
+      state = /interrupt/i.test((error as Error)?.name ?? '') ? 'interrupted' : 'failed';
       throw error;
     } finally {
-      view?.end(state);
+      run.state = state;
+      run.ended = performance.now();
+      for (const view of this.views.splice(0)) view.end();
     }
   }
 
   /**
-   * From the next `steps()` on, shows the run below the cell while it goes on: progress, rate, time left, loss, freeze map, memory. Without a notebook, a text bar. Called
-   * again, it shows the run in a new output.
+   * Shows the loop over `steps()` that is running, or else the next one, below the cell that calls it or runs that loop: progress, rate, time left, loss, freeze map, memory; it ends as
+   * interactive figures. After a page reload, call it again. Without a notebook, a text bar.
    */
   live(): void {
-    this.view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
+    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
+    this.views = this.run?.state === 'running' ? [...this.views, view] : [view];
+    if (this.run) view.follow(this.run);
   }
 
   /**
