@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import util from 'node:util';
+import { shieldFromSignals } from '../src/engine/tfjs/signalShield';
 
 /** Run before the first cell. TensorFlow.js takes a second to load, so it is loaded when it is first used. */
 export const PRELUDE = `
@@ -19,6 +20,7 @@ export function lazyModule(names: readonly string[], home: string): object {
     (util as { isNullOrUndefined?: (v: unknown) => boolean }).isNullOrUndefined ??= (v) => v === null || v === undefined;
     process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
     const require = createRequire(path.join(home, 'package.json'));
+    shieldFromSignals(path.join(home, 'node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8'));
     let failure: unknown;
     for (const name of names) {
       try {

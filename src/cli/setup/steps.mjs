@@ -150,7 +150,7 @@ function tensorflowFolder() {
 export async function tensorflow({ gpu = false, libtensorflow } = {}) {
   const wanted = libtensorflow ?? (gpu ? TENSORFLOW.gpu : TENSORFLOW.cpu);
   // A set-up for the GPU stays one: `npm test` after `slimfit setup --gpu` must not take it back.
-  const key = (what) => hash('addon', 3, process.version, what, readFileSync(KERNELS, 'utf8'), processorFeatures(), existsSync(ADDON_PACKAGE) && readFileSync(path.join(ADDON_PACKAGE, 'package.json'), 'utf8'));
+  const key = (what) => hash('addon', 4, process.version, what, readFileSync(KERNELS, 'utf8'), readFileSync(SIGNALS, 'utf8'), processorFeatures(), existsSync(ADDON_PACKAGE) && readFileSync(path.join(ADDON_PACKAGE, 'package.json'), 'utf8'));
   const built = existsSync(path.join(ADDON_PACKAGE, 'lib/napi-v8/tfjs_binding.node'));
   if (!built) rmSync(stampFile('addon'), { force: true });
   if (!gpu && !libtensorflow && [TENSORFLOW.cpu, TENSORFLOW.gpu].some((w) => isStamped('addon', key(w)))) return true;
@@ -218,9 +218,12 @@ async function buildAddon(tensorflowDir) {
   renameSync(temporary, path.join(out, 'tfjs_binding.node'));
   // It must load, or the next thing that needs it fails with less to say.
   await run(process.execPath, ['-e', `require(${JSON.stringify(path.join(out, 'tfjs_binding.node'))})`]);
+  await compile(['-std=c++17', '-O2', '-shared', '-fPIC', '-fvisibility=hidden', '-pthread', '-DNAPI_VERSION=8', `-I${nodeHeaders}`, SIGNALS, '-o', path.join(out, 'slimfit_signals.node')]);
   await buildKernels(tensorflowDir, depsLib, out);
 }
 
+/** Keeps signals away from the thread that computes. */
+const SIGNALS = path.join(ROOT, 'src/engine/tfjs/native/signals.cc');
 const KERNELS = path.join(ROOT, 'src/engine/tfjs/native/kernels.cc');
 
 /** Our fused CPU kernels, compiled for this very processor; beside them the features it has, so that no other tries to run them. Training works without them. */

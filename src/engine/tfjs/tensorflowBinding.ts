@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EngineUnavailableError } from '../../errors';
+import { shieldFromSignals } from './signalShield';
 
 /** Element types as TensorFlow numbers them (tensorflow/core/framework/types.proto). */
 export const TF_TYPE = { float: 1, int32: 3, uint8: 4, int8: 6, int64: 9, bool: 10, resource: 20 } as const;
@@ -65,6 +66,7 @@ export function loadTensorflow(): TensorflowBinding {
   // TensorFlow greets on stderr; errors still come as exceptions.
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
   try {
+    shieldFromSignals(dirname(file));
     loaded = require(file) as TensorflowBinding;
   } catch (cause) {
     throw new EngineUnavailableError(`TensorFlow's native addon does not load (${(cause as Error).message}): run \`npx slimfit setup\``, { cause });
