@@ -16,6 +16,8 @@ export function inspection(language: LanguageService, source: string, position: 
   const info = language.inspect(source, position);
   if (!info) return undefined;
   const signature = joined(info.displayParts);
+  // Of names that it does not know the compiler says `any`, which tells nothing.
+  if (signature === 'any') return undefined;
   const rest = [joined(info.documentation), ...(info.tags ?? []).map((t) => `@${t.name} ${joined(t.text)}`)].filter(Boolean);
   return { 'text/plain': [signature, ...rest].join('\n\n'), 'text/markdown': [`\`\`\`typescript\n${signature}\n\`\`\``, ...rest].join('\n\n') };
 }
