@@ -20,8 +20,8 @@ const BIN = path.join(VENV, WINDOWS ? 'Scripts' : 'bin');
 export const PYTHON = path.join(BIN, WINDOWS ? 'python.exe' : 'python');
 const ADDON_PACKAGE = path.join(ROOT, 'node_modules/@tensorflow/tfjs-node-gpu');
 
-/** Python packages of the notebook side, pinned. */
-const JUPYTER = ['jupyterlab==4.6.6', 'nbclient==0.11.0', 'nbconvert==7.17.2', 'jupyter_client==8.10.0', 'papermill==2.7.0', 'jupyter-console==6.6.3', 'jupyter_kernel_test==0.7.0'];
+/** Python packages of the notebook side, pinned; the last teaches papermill to write TypeScript. */
+const JUPYTER = ['jupyterlab==4.6.6', 'nbclient==0.11.0', 'nbconvert==7.17.2', 'jupyter_client==8.10.0', 'papermill==2.7.0', 'jupyter-console==6.6.3', 'jupyter_kernel_test==0.7.0', path.join(ROOT, 'kernel/papermill')];
 /** TensorFlow's wheel, which carries the libraries that the addon is linked with. */
 const TENSORFLOW = { cpu: 'tensorflow-cpu==2.21.0', gpu: 'tensorflow[and-cuda]==2.21.0' };
 /** What the interop test needs beside the rest. */
