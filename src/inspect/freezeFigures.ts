@@ -4,7 +4,8 @@ import { Figure } from './figure';
 import { baseLayout, COLOURS } from './palette';
 import { formatBytes, MIB } from './units';
 
-const FROZEN = '#d9d9d9';
+/** Grey that is seen on white and on black. */
+const FROZEN = 'rgba(127,127,127,0.22)';
 
 /** Which layers trained in which step, with the bytes that each decision saved or cost. Of several steps drawn as one, the share in which the layer trained. */
 export function freezeMapFigure(run: Run): Figure {
@@ -36,21 +37,23 @@ export function freezeMapFigure(run: Run): Figure {
         type: 'heatmap',
         x: columns.map((c) => c.step),
         y: names,
-        z,
+        // Frozen is the ground, so that the map reads on light and dark pages; it tells its text all the same.
+        z: z.map((row) => row.map((share) => (share === 0 ? null : share))),
         zmin: 0,
         zmax: 1,
         colorscale: [
-          [0, FROZEN],
+          [0, '#b3d4e8'],
           [1, COLOURS.blue],
         ],
         showscale: false,
+        hoverongaps: true,
         text,
         hovertemplate: '%{y}<br>step %{x}: %{text}<extra></extra>',
       },
       legendEntry('trained', COLOURS.blue),
       legendEntry('frozen', FROZEN),
     ],
-    layout: withLayerRows(baseLayout('Which layers trained in which step', 'step', '', rowsHeight(layers.length)), names),
+    layout: { ...withLayerRows(baseLayout('Which layers trained in which step', 'step', '', rowsHeight(layers.length)), names), plot_bgcolor: FROZEN },
   });
 }
 

@@ -46,6 +46,8 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
   const x = axisOf(main.flatMap((t) => list(t.x)), layout.xaxis, box.left, box.right, valueExtent(main, 'x', stacked));
   const y = axisOf(main.flatMap((t) => list(t.y)), layout.yaxis, box.bottom, box.top, valueExtent(main, 'y', stacked));
   const parts: string[] = [];
+  if (typeof layout.plot_bgcolor === 'string' && layout.plot_bgcolor !== 'rgba(0,0,0,0)')
+    parts.push(`<rect x="${box.left}" y="${box.top}" width="${box.right - box.left}" height="${box.bottom - box.top}" fill="${escapeHtml(layout.plot_bgcolor)}"/>`);
   for (const { value, text } of y.ticks())
     parts.push(`<line x1="${box.left}" x2="${box.right}" y1="${r(y.at(value))}" y2="${r(y.at(value))}" stroke="#7f7f7f" stroke-opacity="0.2"/>`, label(text, box.left - 6, y.at(value) + 4, 'end'));
   for (const { value, text } of x.ticks()) parts.push(label(text, x.at(value), box.bottom + 16, 'middle'));

@@ -22,8 +22,10 @@ export interface Lab {
   readonly folder: string;
   readonly notebook: string;
   command(id: string, args?: object): Promise<void>;
-  /** Waits until no cell waits or runs. */
-  idle(timeoutMs: number): Promise<void>;
+  /** Runs a command until a cell has begun: just after its start a kernel lets requests fall. */
+  begin(command: string, cell: number): Promise<void>;
+  /** Waits until a cell was run to its end. */
+  ran(cell: number, timeoutMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -86,7 +88,7 @@ export async function openLab(views: readonly View[]): Promise<Lab> {
   const port = await freePort();
   const server = await startServer(folder, port);
   const browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] });
-  const page = await browser.newPage({ viewport: { width: 1280, height: 1000 } });
+  const page = await browser.newPage({ viewport: { width: 1280, height: 1700 } });
   // `--LabApp.expose_app_in_browser` gives the page a handle on JupyterLab.
   const command = async (id: string, args: object = {}) => {
     await page.evaluate(`jupyterapp.commands.execute(${JSON.stringify(id)}, ${JSON.stringify(args)}).then(() => undefined)`);
@@ -105,8 +107,15 @@ export async function openLab(views: readonly View[]): Promise<Lab> {
     folder,
     notebook,
     command,
-    async idle(timeout) {
-      await page.waitForFunction("![...document.querySelectorAll('.jp-InputArea-prompt')].some((p) => p.textContent.includes('*'))", undefined, { timeout, polling: 200 });
+    async begin(id, cell) {
+      const begun = `/[\\d*]/.test(document.querySelectorAll('.jp-CodeCell')[${cell}].querySelector('.jp-InputArea-prompt').textContent)`;
+      for (let i = 0; i < 20 && !(await page.evaluate(begun)); i++) {
+        void command(id);
+        await page.waitForTimeout(1500);
+      }
+    },
+    async ran(cell, timeout) {
+      await page.waitForFunction(`/\\d/.test(document.querySelectorAll('.jp-CodeCell')[${cell}].querySelector('.jp-InputArea-prompt').textContent)`, undefined, { timeout, polling: 200 });
     },
     async close() {
       await browser.close();

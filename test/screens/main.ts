@@ -40,15 +40,15 @@ async function liveViews(lab: Lab): Promise<void> {
     await shoot(outputOf(page, place('live')), folder, 'live-running');
   }
   await running;
-  await lab.idle(60_000);
+  await lab.ran(place('live'), 60_000);
   const interrupted = runCell(lab, 'live-interrupted');
   await page.waitForTimeout(2000);
   await lab.command('notebook:interrupt-kernel');
   await interrupted;
-  await lab.idle(20_000);
+  await lab.ran(place('live-interrupted'), 20_000);
   for (const name of ['live-again', 'type-error', 'thrown-error']) {
     await runCell(lab, name);
-    await lab.idle(20_000);
+    await lab.ran(place(name), 20_000);
   }
 }
 
@@ -83,7 +83,7 @@ async function contactSheet(lab: Lab, folder: string): Promise<void> {
   const page = await lab.browser.newPage({ viewport: { width: 1800, height: 1000 } });
   const names = readdirSync(path.join(OUT, folder)).filter((f) => f.endsWith('.png') && !f.startsWith('sheet')).sort();
   const file = path.join(OUT, folder, 'sheet.html');
-  writeFileSync(file, `<body style="margin:8px;columns:3;font:12px sans-serif;background:#888">${names.map((n) => `<figure style="margin:0 0 12px;break-inside:avoid">${n}<img style="width:100%" src="${n}"></figure>`).join('')}`);
+  writeFileSync(file, `<body style="margin:8px;display:grid;grid-template-columns:repeat(3,1fr);gap:10px;align-items:start;font:12px sans-serif;background:#888">${names.map((n) => `<figure style="margin:0">${n}<img style="width:100%" src="${n}"></figure>`).join('')}`);
   await page.goto(`file://${file}`);
   await page.screenshot({ path: path.join(OUT, folder, 'sheet.png'), fullPage: true });
   process.stdout.write(`${folder}: ${names.length} pictures, all of them in ${path.relative(process.cwd(), path.join(OUT, folder, 'sheet.png'))}\n`);
@@ -94,13 +94,17 @@ async function main(): Promise<void> {
   const lab = await openLab(all);
   try {
     await activate(lab, place('live'));
-    await lab.command('notebook:run-all-above');
-    await lab.idle(180_000);
+    await lab.begin('notebook:run-all-above', 0);
+    await lab.ran(place('live') - 1, 180_000);
     await lab.page.waitForFunction("document.querySelectorAll('.js-plotly-plot').length >= 20", undefined, { timeout: 60_000 });
     await liveViews(lab);
     await labViews(lab);
     await htmlViews(lab);
     for (const folder of ['light', 'dark', 'html']) await contactSheet(lab, folder);
+  } catch (error) {
+    mkdirSync(OUT, { recursive: true });
+    await lab.page.screenshot({ path: path.join(OUT, 'failed.png') });
+    throw error;
   } finally {
     await lab.close();
   }
