@@ -23,7 +23,8 @@ export class Figure {
 
   constructor({ data, layout }: FigureSpec) {
     this.data = data.map((t) => (t.type === 'heatmap' && t.colorscale === undefined ? { ...t, colorscale: CIVIDIS } : t));
-    this.layout = completeLayout(layout ?? {});
+    const named = this.data.filter((t) => typeof t.name === 'string' && t.showlegend !== false);
+    this.layout = completeLayout(layout ?? {}, layout?.showlegend === true || (layout?.showlegend !== false && named.length > 1));
   }
 
   /** Its static picture. */
@@ -64,10 +65,15 @@ if(window.ResizeObserver)new ResizeObserver(function(){if(el.isConnected&&el.cli
 }
 
 /** A layout over our own: no background, mid-grey text, colours for the colour-blind. */
-function completeLayout(given: Readonly<Record<string, unknown>>): Record<string, unknown> {
+function completeLayout(given: Readonly<Record<string, unknown>>, legend: boolean): Record<string, unknown> {
   const base = baseLayout('', '', '', 360);
-  const over = (key: string) => ({ [key]: { ...(base[key] as object), ...(given[key] as object | undefined) } });
-  return { colorway: Object.values(COLOURS), ...base, ...given, ...over('font'), ...over('xaxis'), ...over('yaxis') };
+  const over = (key: string, value = given[key]) => ({ [key]: { ...(base[key] as object), ...(value as object | undefined) } });
+  const title = typeof given.title === 'string' ? { text: given.title } : given.title;
+  const complete: Record<string, unknown> = { colorway: Object.values(COLOURS), ...base, ...given, ...over('font'), ...over('xaxis'), ...over('yaxis'), ...over('legend'), ...over('margin'), ...over('title', title) };
+  // Without a legend its room above the plot is not needed.
+  const margin = complete.margin as { t: number };
+  if (!legend && margin.t === (base.margin as { t: number }).t) complete.margin = { ...margin, t: 48 };
+  return complete;
 }
 
 /** JSON that may stand inside a script element. */

@@ -86,7 +86,7 @@ export function activationMemoryFigure(run: Run, options: { readonly step?: numb
           },
         ];
   const layout = baseLayout(`Activations kept for backward in step ${step}: ${formatBytes(sum(rows))}`, '', 'MiB', 400);
-  return new Figure({ data: [...slim, ...beside], layout: { ...layout, barmode: 'stack', margin: { l: 60, r: 20, t: 76, b: 48 } } });
+  return new Figure({ data: [...slim, ...beside], layout: { ...layout, barmode: 'stack' } });
 }
 
 /** Bytes kept for backward in each step, stacked by role and encoding, under the line of plain fine-tuning. */
@@ -109,7 +109,7 @@ export function activationMemoryOverStepsFigure(run: Run): Figure {
   const full = columns.map((c) => columnMean(history.column('fullActivationBytes'), c) / MIB);
   const line = full.some(Number.isFinite) ? [stepLine('plain fine-tuning', x, full, COLOURS.grey, 'plain fine-tuning: %{y:.3f} MiB', { line: { dash: 'dash' } })] : [];
   const layout = baseLayout('Activations kept for backward', 'step', 'MiB', 400);
-  return new Figure({ data: [...bars, ...line], layout: { ...layout, barmode: 'stack', bargap: 0, margin: { l: 60, r: 20, t: 76, b: 48 } } });
+  return new Figure({ data: [...bars, ...line], layout: { ...layout, barmode: 'stack', bargap: 0 } });
 }
 
 /**

@@ -28,14 +28,15 @@ const GRID = 'rgba(127,127,127,0.25)';
 export function baseLayout(title: string, xTitle: string, yTitle: string, height: number): Record<string, unknown> {
   const axis = (text: string) => ({ title: { text }, gridcolor: GRID, zerolinecolor: GRID, linecolor: GRID, automargin: true });
   return {
-    title: { text: title, font: { size: 15 } },
+    // Above the plot: the title, then one or two lines of legend. The tool bar that Plotly shows on the right covers neither.
+    title: { text: title, font: { size: 15 }, x: 0, xref: 'paper', xanchor: 'left', y: 1, yref: 'container', yanchor: 'top', pad: { t: 12 } },
     height,
-    margin: { l: 60, r: 20, t: 48, b: 48 },
+    margin: { l: 60, r: 20, t: 84, b: 48 },
     paper_bgcolor: 'rgba(0,0,0,0)',
     plot_bgcolor: 'rgba(0,0,0,0)',
     font: { color: TEXT, size: 12 },
     xaxis: axis(xTitle),
     yaxis: axis(yTitle),
-    legend: { orientation: 'h', y: 1.02, yanchor: 'bottom', x: 1, xanchor: 'right' },
+    legend: { orientation: 'h', y: 1, yanchor: 'bottom', x: 0, xanchor: 'left' },
   };
 }

@@ -6,7 +6,7 @@ import { baseLayout, COLOURS } from './palette';
 
 /** A second axis on the right. */
 function withRightAxis(layout: Record<string, unknown>, title: string): Record<string, unknown> {
-  return { ...layout, yaxis2: { title: { text: title }, overlaying: 'y', side: 'right', showgrid: false, rangemode: 'tozero', automargin: true }, margin: { l: 60, r: 70, t: 60, b: 48 } };
+  return { ...layout, yaxis2: { title: { text: title }, overlaying: 'y', side: 'right', showgrid: false, rangemode: 'tozero', automargin: true }, margin: { ...(layout.margin as object), r: 70 } };
 }
 
 /** Loss and learning rate by step. */
