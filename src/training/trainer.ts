@@ -292,8 +292,15 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    */
   live(): void {
     const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
-    this.views = this.run?.state === 'running' ? [...this.views, view] : [view];
-    if (this.run) view.follow(this.run);
+    const { run } = this;
+    if (run?.state === 'running') {
+      this.views.push(view);
+      view.follow(run);
+      return;
+    }
+    this.views = [view];
+    // A loop mostly follows in the same cell; only if none does, the last one is shown once more.
+    if (run) setTimeout(() => this.run === run && this.views.includes(view) && view.follow(run), 300).unref();
   }
 
   /**
