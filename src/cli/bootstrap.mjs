@@ -1,7 +1,7 @@
 /**
  * What `npm run …` and `npm test` call: makes the clone ready, then does what was asked. Runs on bare Node.
  *
- *   node src/cli/bootstrap.mjs setup | quickstart | notebooks | test [FILES…] | run FILE [ARGS…] | screens FILE | interop
+ *   node src/cli/bootstrap.mjs setup | quickstart | notebooks | test [FILES…] | run FILE [ARGS…] | screens FILE | benchKernel | interop
  */
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -77,6 +77,11 @@ const commands = {
   async run([file, ...args]) {
     await ready();
     return foreground(process.execPath, ['--import', 'tsx', path.join(ROOT, file), ...args]);
+  },
+  /** Times the kernel beside plain tslab. */
+  async benchKernel() {
+    await readyForNotebooks();
+    return foreground(setup.PYTHON, [path.join(ROOT, 'bench/kernel.py'), ROOT], { JUPYTER_PREFER_ENV_PATH: '1' });
   },
   /** Runs a script that looks at the notebooks in JupyterLab. */
   async screens([file]) {
