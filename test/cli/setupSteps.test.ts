@@ -29,6 +29,7 @@ class Project {
     this.file('tsconfig.json', '{}');
     this.file('kernel/main.ts');
     this.file('src/engine/tfjs/native/kernels.cc');
+    this.file('src/engine/tfjs/native/signals.cc');
   }
 
   file(name: string, text = ''): void {
