@@ -4,6 +4,7 @@ usage: kernel.py PROJECT (npm run bench:kernel)
 """
 
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -43,7 +44,7 @@ def measure(name):
         def check(message):
             assert message["msg_type"] != "error", message["content"]
 
-        reply = kc.execute_interactive(code, timeout=60, output_hook=check)
+        reply = kc.execute_interactive(code, timeout=20, output_hook=check, allow_stdin=False)
         assert reply["content"]["status"] == "ok", reply["content"]
 
     try:
@@ -52,7 +53,11 @@ def measure(name):
         result["trivial cell"] = timed(lambda: cell("list.length"), 30)
         result["completion"] = timed(lambda: kc.complete("list.fi", 7, reply=True, timeout=30), 20)
         result["inspection"] = timed(lambda: kc.inspect("list.filter", 9, reply=True, timeout=30), 20)
-        result["10,000 prints"] = timed(lambda: cell("for (let i = 0; i < 10_000; i++) console.log(i)"), 3)
+        try:
+            result["10,000 prints"] = timed(lambda: cell("for (let i = 0; i < 10_000; i++) console.log(i)"), 3)
+        except TimeoutError:
+            # More messages at once than its socket takes: the rest, the end of the cell among them, is dropped.
+            result["10,000 prints"] = math.inf
     finally:
         kc.stop_channels()
         km.shutdown_kernel(now=True)
@@ -69,4 +74,4 @@ with tempfile.TemporaryDirectory() as folder:
 print("| milliseconds, median of 3 runs | SlimFit | tslab |\n|---|---|---|")
 for what in runs["slimfit"][0]:
     middle = [statistics.median(r[what] for r in runs[n]) for n in names]
-    print(f"| {what} | {middle[0]:.0f} | {middle[1]:.0f} |")
+    print(f"| {what} |", " | ".join("never ends" if math.isinf(m) else f"{m:.0f}" for m in middle), "|")
