@@ -16,6 +16,10 @@ const SHUTDOWN_MS = 1500;
 const ORDERLY_MS = 8000;
 /** After how long a cell that does not notice an interrupt is told of. */
 const DEAF_MS = 2000;
+/** What awaits hears an interrupt sooner than this, and needs no signal. */
+const HEARS_MS = 100;
+/** How long a signal may take to arrive on a loaded machine. */
+const SIGNAL_MS = 100;
 /** After how long the signal is sent again. */
 const AGAIN_MS = 500;
 
@@ -142,7 +146,8 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
   interrupt_request: () => {
     Atomics.add(flag, 0, 1);
     tell({ kind: 'interrupt' });
-    signal(0);
+    clearTimeout(unheard);
+    unheard = setTimeout(() => signal(0), HEARS_MS);
     return { status: 'ok' };
   },
   shutdown_request: (content) => {
@@ -153,6 +158,8 @@ const QUICK: Readonly<Record<string, (content: Record<string, unknown>, header: 
 };
 
 let unheard: NodeJS.Timeout | undefined;
+/** When the last signal was sent. */
+let signalled = 0;
 
 /**
  * SIGINT to ourselves breaks a cell that loops without ever awaiting (elsewhere it does nothing; Windows would end the process). It is sent again until the interrupt is heard, because a cell that
@@ -160,7 +167,10 @@ let unheard: NodeJS.Timeout | undefined;
  */
 function signal(waited: number): void {
   clearTimeout(unheard);
-  if (process.platform !== 'win32') process.kill(process.pid, 'SIGINT');
+  if (process.platform !== 'win32') {
+    process.kill(process.pid, 'SIGINT');
+    signalled = Date.now();
+  }
   if (waited === DEAF_MS && running) stream('stderr', 'The cell does not stop: it runs a loop that never awaits. It stops at its next step or await; otherwise restart the kernel.\n', running);
   if (waited < DEAF_MS) unheard = setTimeout(() => signal(waited + AGAIN_MS), AGAIN_MS);
 }
@@ -176,6 +186,9 @@ async function listen(channel: 'shell' | 'control'): Promise<void> {
     }
     const { header, content, identities } = message;
     if (!Object.hasOwn(QUICK, header.msg_type)) {
+      // A signal on its way is not meant for the cell that comes next.
+      const wait = signalled + SIGNAL_MS - Date.now();
+      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
       tell({ kind: 'request', request: { ...message, channel, interruptsBefore: Atomics.load(flag, 0) } });
       continue;
     }
