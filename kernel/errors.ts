@@ -16,7 +16,7 @@ const INTERNAL = /^\s+at .*(node_modules\/tslab\/|node:vm|node:internal|node:asy
 /** What Node puts before the stack of an error that left a script: file, line of compiled code and a caret. */
 const ARROW = /^\S+:\d+\n.*\n\s*\^+\n\n/;
 
-/** The error of a cell: of a type error every place, of a thrown value its name, text and stack. */
+/** The error of a cell: of a type error every place, of a thrown value its name, text and stack. Never throws, whatever was thrown. */
 export function errorContent(failure: unknown, source: string): ErrorContent {
   const f = failure as CellFailure | undefined;
   if (f?.kind === 'types') {
@@ -24,23 +24,46 @@ export function errorContent(failure: unknown, source: string): ErrorContent {
     return { ename: 'TypeScriptError', evalue: `TS${first.code}: ${first.messageText}`, traceback: f.diagnostics.map((d) => pointAt(d, source)) };
   }
   const error = f?.kind === 'throw' ? f.error : failure;
-  if (isError(error)) return { ename: error.name ?? 'Error', evalue: String(error.message), traceback: tracebackOf(error) };
-  return { ename: 'Error', evalue: inspect(error), traceback: [`Uncaught ${inspect(error)}`] };
+  try {
+    if (isError(error)) return { ename: String(error.name ?? 'Error'), evalue: String(error.message), traceback: tracebackOf(error) };
+  } catch {
+    // Its getters throw: shown like any other value.
+  }
+  const text = textOf(error);
+  return { ename: 'Error', evalue: text, traceback: [`Uncaught ${text}`] };
+}
+
+/** A value as text; of one whose own inspection throws, that it does. */
+export function textOf(value: unknown): string {
+  try {
+    return inspect(value);
+  } catch {
+    return '[a value that cannot be shown: its own inspection throws]';
+  }
 }
 
 function isError(value: unknown): value is Error {
-  return typeof value === 'object' && value !== null && typeof (value as Partial<Error>).stack === 'string';
+  try {
+    return typeof value === 'object' && value !== null && typeof (value as Partial<Error>).stack === 'string';
+  } catch {
+    return false;
+  }
 }
 
-/** The stack without the kernel's own frames, then those of what caused it. */
+/** The stack without the kernel's own frames, then those of what caused it and of what it gathers. */
 function tracebackOf(error: Error): string[] {
   const lines: string[] = [];
   const seen = new Set<unknown>();
-  for (let e: unknown = error; isError(e) && !seen.has(e); e = e.cause) {
-    const [first, ...frames] = e.stack!.replace(ARROW, '').split('\n');
-    lines.push(seen.size === 0 ? first : `Caused by: ${first}`, ...frames.filter((f) => !INTERNAL.test(f)));
+  const add = (e: unknown, before: string): void => {
+    if (seen.has(e)) return;
     seen.add(e);
-  }
+    if (!isError(e)) return void lines.push(`${before}${textOf(e)}`);
+    const [first, ...frames] = e.stack!.replace(ARROW, '').split('\n');
+    lines.push(`${before}${first}`, ...frames.filter((f) => !INTERNAL.test(f)));
+    if (e.cause !== undefined) add(e.cause, 'Caused by: ');
+    if (e instanceof AggregateError) e.errors.forEach((one, i) => add(one, `${i + 1} of ${e.errors.length}: `));
+  };
+  add(error, '');
   return lines;
 }
 

@@ -11,9 +11,14 @@ export interface IoSetup {
 
 /** To the I/O thread. */
 export type ToIo =
-  | { readonly kind: 'publish'; readonly type: string; readonly content: object; readonly parent: Header | undefined; readonly metadata?: object }
+  /** Content is JSON already: what a user shows may not be fit for it, which is to fail in the user's cell. */
+  | { readonly kind: 'publish'; readonly type: string; readonly json: string; readonly parent: Header | undefined; readonly metadata?: object }
+  | { readonly kind: 'status'; readonly state: 'busy' | 'idle'; readonly parent: Header }
+  /** A cell that counts begins, and the text of its result: for the history. */
+  | { readonly kind: 'cell'; readonly count: number; readonly source: string }
+  | { readonly kind: 'result'; readonly count: number; readonly text: string }
   | { readonly kind: 'stream'; readonly name: 'stdout' | 'stderr'; readonly text: string; readonly parent: Header }
-  | { readonly kind: 'reply'; readonly type: string; readonly content: object; readonly to: Request }
+  | { readonly kind: 'reply'; readonly type: string; readonly json: string; readonly to: Request }
   /** An interrupt has reached the thread that runs user code. */
   | { readonly kind: 'interrupted' }
   | { readonly kind: 'exit' };

@@ -73,23 +73,17 @@ function stream(name: 'stdout' | 'stderr', text: string, parent: Header): void {
 let running: Header | undefined;
 const history = new SessionHistory();
 
-function publish(type: string, content: object, parent: Header | undefined, metadata?: object): void {
+function publish(type: string, content: object | string, parent: Header | undefined, metadata?: object): void {
   flush();
   void send.iopub(wire.encode(type, content, parent, [], metadata));
-  if (type === 'execute_input') {
-    running = parent;
-    const { code, execution_count: count } = content as { code: string; execution_count: number };
-    history.add(count, code);
-  }
-  if (type === 'execute_result') {
-    const { data, execution_count: count } = content as { data: Record<string, unknown>; execution_count: number };
-    history.addResult(count, String(data['text/plain'] ?? ''));
-  }
-  if (type === 'status' && (content as { execution_state: string }).execution_state === 'idle' && running) {
-    if (parent?.msg_id === running.msg_id) running = undefined;
-    // The idle of another request makes JupyterLab show 'idle' in the middle of a training run.
-    else void send.iopub(wire.encode('status', { execution_state: 'busy' }, running));
-  }
+}
+
+/** Publishes a status; the idle of another request makes JupyterLab show 'idle' in the middle of a training run, unless 'busy' follows. */
+function status(state: 'busy' | 'idle', parent: Header): void {
+  publish('status', { execution_state: state }, parent);
+  if (state === 'busy' || !running) return;
+  if (parent.msg_id === running.msg_id) running = undefined;
+  else publish('status', { execution_state: 'busy' }, running);
 }
 
 let killTimer: NodeJS.Timeout | undefined;
@@ -118,12 +112,19 @@ function closeAll(exitCode: number): void {
 port.on('message', (m: ToIo) => {
   switch (m.kind) {
     case 'publish':
-      return publish(m.type, m.content, m.parent, m.metadata);
+      if (m.type === 'execute_input') running = m.parent;
+      return publish(m.type, m.json, m.parent, m.metadata);
+    case 'status':
+      return status(m.state, m.parent);
+    case 'cell':
+      return history.add(m.count, m.source);
+    case 'result':
+      return history.addResult(m.count, m.text);
     case 'stream':
       return stream(m.name, m.text, m.parent);
     case 'reply':
       flush();
-      return void send[m.to.channel](wire.encode(m.type, m.content, m.to.header, m.to.identities));
+      return void send[m.to.channel](wire.encode(m.type, m.json, m.to.header, m.to.identities));
     case 'interrupted':
       return clearTimeout(unheard);
     case 'exit':
@@ -192,10 +193,10 @@ async function listen(channel: 'shell' | 'control'): Promise<void> {
       tell({ kind: 'request', request: { ...message, channel, interruptsBefore: Atomics.load(flag, 0) } });
       continue;
     }
-    publish('status', { execution_state: 'busy' }, header);
+    status('busy', header);
     const reply = QUICK[header.msg_type](content, header);
     if (reply) void send[channel](wire.encode(header.msg_type.replace('_request', '_reply'), reply, header, identities));
-    publish('status', { execution_state: 'idle' }, header);
+    status('idle', header);
   }
 }
 

@@ -4,7 +4,6 @@
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { inspect } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { version } from '../package.json';
 import type { DisplayOptions, Formatter, KernelApi, MimeBundle } from '../src/inspect/kernelApi';
@@ -12,7 +11,7 @@ import { tableBundle } from '../src/inspect/tableHtml';
 import { ANSWERS, inspection } from './answers';
 import { Cell, InterruptError, runningCell, within } from './cell';
 import { bundleOf, encodeBytes } from './display';
-import { type ErrorContent, errorContent } from './errors';
+import { type ErrorContent, errorContent, textOf } from './errors';
 import type { FromIo, IoSetup, Request, ToIo } from './ioMessages';
 import { type LanguageService, startLanguageService } from './languageService';
 import { lazyModule, PRELUDE } from './prelude';
@@ -57,7 +56,9 @@ const kernelInfo = {
 };
 const io = new Worker(path.join(__dirname, 'ioThread.cjs'), { workerData: { connection, interrupts, kernelInfo } satisfies IoSetup });
 const tell = (m: ToIo) => io.postMessage(m);
-const publish = (type: string, content: object, parent: Header | undefined, metadata?: object) => tell({ kind: 'publish', type, content, parent, metadata });
+const publish = (type: string, content: object, parent: Header | undefined, metadata?: object) => tell({ kind: 'publish', type, json: JSON.stringify(content), parent, metadata });
+const status = (state: 'busy' | 'idle', parent: Header) => tell({ kind: 'status', state, parent });
+const reply = (type: string, content: object | string, to: Request) => tell({ kind: 'reply', type, json: typeof content === 'string' ? content : JSON.stringify(content), to });
 
 // ---- what user code prints belongs to the cell that started it
 function intoCell(name: 'stdout' | 'stderr'): typeof process.stdout.write {
@@ -190,11 +191,14 @@ async function execute(request: Request): Promise<void> {
   const { code, silent, stopOnError, counted, userExpressions } = executeOptions(request.content);
   const cell = new Cell(header, silent, request.interruptsBefore);
   current = cell;
-  publish('status', { execution_state: 'busy' }, header);
-  if (counted) executionCount++;
+  status('busy', header);
+  if (counted) {
+    executionCount++;
+    tell({ kind: 'cell', count: executionCount, source: code });
+  }
   const count = { execution_count: executionCount };
   if (!silent) publish('execute_input', { code, ...count }, header);
-  let reply: object;
+  let answered: string;
   let failed = false;
   try {
     await start();
@@ -209,20 +213,21 @@ async function execute(request: Request): Promise<void> {
     if (cell.result && !silent) {
       const data = await within(cell, () => bundleOf(cell.result!.value, formatters));
       publish('execute_result', { ...count, data, metadata: {} }, header);
+      if (counted) tell({ kind: 'result', count: executionCount, text: String(data['text/plain'] ?? '') });
     }
-    reply = { status: 'ok', ...count, payload: silent ? [] : cell.payload, user_expressions: await evaluateAll(userExpressions, cell) };
+    answered = JSON.stringify({ status: 'ok', ...count, payload: silent ? [] : cell.payload, user_expressions: await evaluateAll(userExpressions, cell) });
   } catch (error) {
     failed = true;
     const content = errorContent(wasInterrupted(cell) ? interruption(cell) : error, code);
     if (!silent) publish('error', content, header);
-    reply = { status: 'error', ...count, ...content };
+    answered = JSON.stringify({ status: 'error', ...count, ...content });
   }
   clearTimeout(letGo);
   letGo = undefined;
   current = undefined;
   if (failed && stopOnError) await abortWaiting();
-  tell({ kind: 'reply', type: 'execute_reply', content: reply, to: request });
-  publish('status', { execution_state: 'idle' }, header);
+  reply('execute_reply', answered, request);
+  status('idle', header);
 }
 
 /** Answers a cell that is a question about a name. */
@@ -244,7 +249,9 @@ async function evaluateAll(expressions: Record<string, string>, parent: Cell): P
     const cell = new Cell(parent.header, true, parent.interruptsBefore);
     try {
       await evaluate(cell, `(${code})`, `x${++uncounted}`);
-      values[key] = { status: 'ok', data: await within(cell, () => bundleOf(cell.result?.value, formatters)), metadata: {} };
+      const data = await within(cell, () => bundleOf(cell.result?.value, formatters));
+      JSON.stringify(data); // what cannot be sent is this expression's error, not the cell's
+      values[key] = { status: 'ok', data, metadata: {} };
     } catch (error) {
       values[key] = { status: 'error', ...errorContent(error, code) };
     }
@@ -256,9 +263,9 @@ async function evaluateAll(expressions: Record<string, string>, parent: Cell): P
 async function abortWaiting(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 15));
   for (const waiting of queue.splice(0)) {
-    publish('status', { execution_state: 'busy' }, waiting.header);
-    tell({ kind: 'reply', type: 'execute_reply', content: { status: 'aborted', execution_count: executionCount }, to: waiting });
-    publish('status', { execution_state: 'idle' }, waiting.header);
+    status('busy', waiting.header);
+    reply('execute_reply', { status: 'aborted', execution_count: executionCount }, waiting);
+    status('idle', waiting.header);
   }
 }
 
@@ -275,9 +282,9 @@ process.on('SIGINT', () => {});
 process.exit = (code) => {
   throw new Error(`process.exit(${code ?? ''}) in a cell would end the kernel; to end it, shut it down or restart it`);
 };
-process.on('uncaughtException', (error) => void process.stderr.write(`Uncaught ${inspect(error)}\n`));
+process.on('uncaughtException', (error) => void process.stderr.write(`Uncaught ${textOf(error)}\n`));
 process.on('unhandledRejection', (reason) => {
-  if (!(reason instanceof InterruptError)) process.stderr.write(`Unhandled rejection: ${inspect(reason)}\n`);
+  if (!(reason instanceof InterruptError)) process.stderr.write(`Unhandled rejection: ${textOf(reason)}\n`);
 });
 
 // ---- other requests
@@ -288,15 +295,15 @@ async function answer(request: Request): Promise<void> {
     return drain();
   }
   if (!Object.hasOwn(ANSWERS, type)) return log(`unknown request ${type}`);
-  publish('status', { execution_state: 'busy' }, request.header);
+  status('busy', request.header);
   const replyType = type.replace('_request', '_reply');
   try {
     await start();
-    tell({ kind: 'reply', type: replyType, content: ANSWERS[type](language, request.content), to: request });
+    reply(replyType, ANSWERS[type](language, request.content), request);
   } catch (error) {
-    tell({ kind: 'reply', type: replyType, content: { status: 'error', ...errorContent(error, '') }, to: request });
+    reply(replyType, { status: 'error', ...errorContent(error, '') }, request);
   } finally {
-    publish('status', { execution_state: 'idle' }, request.header);
+    status('idle', request.header);
   }
 }
 

@@ -43,7 +43,8 @@ export class WireError extends Error {}
 
 /** Signs and verifies messages with the connection's key. */
 export class Wire {
-  private readonly session = randomUUID();
+  /** Identifies this side in the headers of its messages. */
+  readonly session = randomUUID();
   private readonly seen = new Set<string>();
 
   constructor(private readonly connection: Pick<ConnectionInfo, 'key' | 'signature_scheme'>) {
@@ -77,10 +78,10 @@ export class Wire {
     return { identities: frames.slice(0, at), header, content };
   }
 
-  /** Frames of a message, signed. */
-  encode(type: string, content: object, parent: Header | undefined, identities: readonly Uint8Array[] = [], metadata: object = {}): Buffer[] {
+  /** Frames of a message, signed. @param content an object, or its JSON */
+  encode(type: string, content: object | string, parent: Header | undefined, identities: readonly Uint8Array[] = [], metadata: object = {}): Buffer[] {
     const header: Header = { msg_id: randomUUID(), session: this.session, username: parent?.username ?? 'kernel', date: new Date().toISOString(), msg_type: type, version: '5.4' };
-    const parts = [header, parent ?? {}, metadata, content].map((o) => Buffer.from(JSON.stringify(o)));
+    const parts = [header, parent ?? {}, metadata, content].map((o) => Buffer.from(typeof o === 'string' ? o : JSON.stringify(o)));
     return [...identities.map((i) => Buffer.from(i)), DELIMITER, Buffer.from(this.sign(parts)), ...parts];
   }
 

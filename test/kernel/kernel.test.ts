@@ -276,6 +276,97 @@ test('a message with a wrong signature, one that is played back and one that is 
   assert.equal(k.received.filter((m) => m.parent.msg_id === msg_id && m.header.msg_type === 'kernel_info_reply').length, 1);
 });
 
+test('whatever a cell throws is told as an error, and the next cell runs', async () => {
+  const thrown: readonly (readonly [code: string, evalue: RegExp, ename?: string])[] = [
+    ['5', /^5$/],
+    ["'text'", /^'text'$/],
+    ['undefined', /^undefined$/],
+    ['null', /^null$/],
+    ['Symbol("s")', /^Symbol\(s\)$/],
+    ['{ a: 1 }', /^{ a: 1 }$/],
+    ['Object.create(null)', /^\[Object: null prototype\] {}$/],
+    ['{ toString() { throw new Error("no text") } }', /toString/],
+    ['{ [Symbol.for("nodejs.util.inspect.custom")]() { throw new Error("not to be inspected") } }', /cannot be shown/],
+    ['{ get stack() { throw new Error("no stack") } }', /stack/],
+    ['{ stack: 7, name: 7 }', /stack: 7/],
+    ['new Proxy({}, { get() { throw new Error("no get") }, getPrototypeOf() { throw new Error("no prototype") } })', /./],
+    ['Object.freeze(new RangeError("frozen"))', /^frozen$/, 'RangeError'],
+    ['Object.defineProperty(new Error("m"), "message", { get() { throw new Error("no message") } })', /cannot be shown/],
+    ['Object.assign(new Error("same"), { name: undefined })', /^same$/, 'Error'],
+    ['new AggregateError([new Error("first"), 2], "many")', /^many$/, 'AggregateError'],
+  ];
+  for (const [code, evalue, ename = 'Error'] of thrown)
+    for (const wait of ['', 'await null; ']) {
+      const { reply, last } = await k.run(`${wait}throw (${code});`);
+      assert.equal(reply.content.status, 'error', code);
+      assert.equal(reply.content.ename, ename, code);
+      assert.match(String(reply.content.evalue), evalue, code);
+      assert.ok((reply.content.traceback as unknown[]).every((l) => typeof l === 'string') && (reply.content.traceback as unknown[]).length > 0, code);
+      assert.equal(last('error').evalue, reply.content.evalue);
+    }
+  assert.deepEqual((await k.run('one + 2')).result(), { 'text/plain': '3' });
+});
+
+test('a result or an output that cannot be sent is an error of its cell, and the kernel stays', async () => {
+  for (const [value, evalue] of [
+    ['{ [Symbol.for("nodejs.util.inspect.custom")]() { throw new Error("not to be inspected") } }', /not to be inspected/],
+    ['{ [Symbol.for("Jupyter.display")]() { throw new Error("not to be shown") } }', /not to be shown/],
+    ['{ [Symbol.for("Jupyter.display")]: () => ({ "application/json": (() => { const o: any = {}; o.o = o; return o; })() }) }', /circular/],
+    ['{ [Symbol.for("Jupyter.display")]: () => ({ "application/json": { n: 1n } }) }', /BigInt/],
+    ['{ [Symbol.for("Jupyter.display")]: () => ({ "application/json": { toJSON() { throw new Error("no JSON") } } }) }', /no JSON/],
+  ] as const)
+    for (const code of [`(${value})`, `await ${kernelApi}.show(${value})`]) {
+      const { reply } = await k.run(code);
+      assert.equal(reply.content.status, 'error', code);
+      assert.match(String(reply.content.evalue), evalue, code);
+    }
+  // A function in a bundle is left out, as JSON does.
+  const o = await k.run('({ [Symbol.for("Jupyter.display")]: () => ({ "application/json": { f: () => 1, n: 2 } }) })');
+  assert.deepEqual(o.result(), { 'application/json': { n: 2 } });
+});
+
+test('a figure of twenty megabytes comes whole, and the kernel answers right after it', async () => {
+  const o = await k.run(`
+    const points = Array.from({ length: 1_200_000 }, (_, i) => Math.sin(i) * 1e6);
+    ${kernelApi}.display({ 'application/vnd.plotly.v1+json': { data: [{ type: 'scatter', y: points }], layout: {} }, 'text/plain': 'a figure' });
+    points.length`);
+  assert.deepEqual(o.result(), { 'text/plain': '1200000' });
+  const shown = (o.last('display_data').data as Record<string, { data: { y: number[] }[] }>)['application/vnd.plotly.v1+json'];
+  assert.ok(JSON.stringify(shown).length > 20e6, `${JSON.stringify(shown).length} characters`);
+  assert.deepEqual(shown.data[0].y, Array.from({ length: 1_200_000 }, (_, i) => Math.sin(i) * 1e6));
+  assert.equal(await k.beat(), 'are you there?');
+  assert.equal((await k.run('1')).reply.content.status, 'ok');
+});
+
+test('two front ends at once: each gets its own replies, both see every output, and the names are shared', async () => {
+  const other = await k.beside();
+  try {
+    assert.notEqual(other.wire.session, k.wire.session);
+    const cells = await Promise.all(Array.from({ length: 20 }, (_, i) => (i % 2 ? other : k).run(`const from${i} = ${i}; console.log('cell ${i}'); from${i} * 10`)));
+    cells.forEach((o, i) => {
+      assert.deepEqual(o.result(), { 'text/plain': `${i * 10}` });
+      assert.equal(o.text('stdout'), `cell ${i}\n`);
+      assert.equal(o.reply.parent.session, (i % 2 ? other : k).wire.session);
+    });
+    const counts = cells.map((o) => o.reply.content.execution_count as number);
+    assert.equal(new Set(counts).size, 20, 'every cell has a count of its own');
+    // What one of them ran, the other one sees in its outputs, its names and its completion.
+    const { msg_id } = cells[0].reply.parent;
+    await other.until(() => other.received.some((m) => m.parent.msg_id === msg_id && m.content.text === 'cell 0\n'));
+    assert.ok(!other.received.some((m) => m.parent.msg_id === msg_id && m.header.msg_type === 'execute_reply'), 'a reply goes to the front end that asked');
+    assert.deepEqual((await other.run('from0 + from1')).result(), { 'text/plain': '1' });
+    // One stops what the other one runs.
+    const cell = await begin(k, 'await new Promise(() => {})');
+    await other.ask('interrupt_request', {}, 'control');
+    assert.equal((await k.outcome(cell)).reply.content.ename, 'InterruptError');
+    // An error of one aborts what both had sent, as nothing tells the kernel that they do not belong together.
+    assert.equal((await other.run('from2')).reply.content.status, 'ok');
+  } finally {
+    other.leave();
+  }
+  assert.equal((await k.run('1')).reply.content.status, 'ok');
+});
+
 test('an unhandled rejection and an uncaught exception are told and do not end the kernel', async () => {
   const o = await k.run('void Promise.reject(new Error("floating")); setTimeout(() => { throw new Error("thrown later"); }, 50); await new Promise((r) => setTimeout(r, 300));');
   assert.match(o.text('stderr'), /floating/);

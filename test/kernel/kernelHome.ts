@@ -79,7 +79,7 @@ export async function writeConnection(folder: string): Promise<{ connection: Con
   return { connection, file };
 }
 
-/** A running kernel with one front end. */
+/** A front end of a running kernel. */
 export class KernelClient {
   readonly received: Received[] = [];
   readonly wire: Wire;
@@ -103,8 +103,17 @@ export class KernelClient {
   /** Starts a kernel in a working folder. */
   static async start(home: string, cwd: string): Promise<KernelClient> {
     const { connection, file } = await writeConnection(home);
-    const { shell_port, control_port, iopub_port, hb_port } = connection;
     const child = spawn(process.execPath, [path.join(home, 'dist/kernel/main.cjs'), file], { cwd, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, SLIMFIT_KERNEL_DEBUG: '1' } });
+    return KernelClient.connect(child, connection);
+  }
+
+  /** A second front end of the same kernel. */
+  beside(): Promise<KernelClient> {
+    return KernelClient.connect(this.process, this.connection);
+  }
+
+  private static async connect(child: ChildProcess, connection: ConnectionInfo): Promise<KernelClient> {
+    const { shell_port, control_port, iopub_port, hb_port } = connection;
     const client = new KernelClient(child, connection);
     const at = (p: number) => `tcp://127.0.0.1:${p}`;
     client.shell.connect(at(shell_port));
@@ -204,9 +213,14 @@ export class KernelClient {
     return (await this.heartbeat.receive())[0].toString();
   }
 
+  /** Closes this front end; the kernel stays. */
+  leave(): void {
+    for (const s of [this.shell, this.control, this.heartbeat, this.iopub]) s.close();
+  }
+
   /** Ends the kernel, by force if need be. */
   async stop(): Promise<void> {
-    for (const s of [this.shell, this.control, this.heartbeat, this.iopub]) s.close();
+    this.leave();
     if (this.process.exitCode === null && this.process.signalCode === null) {
       this.process.kill('SIGKILL');
       await this.exited;
