@@ -24,7 +24,7 @@ export type {
 // Models.
 export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs, type FromPretrainedOptions, type SavesItself } from './models/bert';
 export { initialWeights, Model } from './models/model';
-export type { ActivationPlan, BatchSource, HostWeights, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
+export type { ActivationPlan, BatchShape, BatchSource, HostWeights, ImageBatch, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
 export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 

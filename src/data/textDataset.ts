@@ -1,6 +1,6 @@
 /** Labelled texts as token ids, ready to be made into batches. */
 import { InvalidArgumentError } from '../errors';
-import type { BatchSource, TextBatch } from '../models/model';
+import type { BatchShape, BatchSource, TextBatch } from '../models/model';
 import type { Example } from './glue';
 import type { Encoding, Tokenizer } from './tokenizer';
 
@@ -38,12 +38,17 @@ export class TextDataset implements BatchSource<TextBatch> {
     return this.examples.length;
   }
 
-  batch(indices: ArrayLike<number>): TextBatch {
-    const rows = Array.from(indices, (i) => {
+  shape(indices: ArrayLike<number>): BatchShape<TextBatch> {
+    const lengths = Array.from(indices, (i) => {
       if (!(i >= 0 && i < this.size)) throw new InvalidArgumentError(`example ${i} of a data set of ${this.size}`);
-      return i;
+      return this.encodings[i].inputIds.length;
     });
-    const length = this.padding === 'max' ? this.maxLength : Math.max(...rows.map((i) => this.encodings[i].inputIds.length));
+    return { batchSize: lengths.length, length: this.padding === 'max' ? this.maxLength : Math.max(...lengths) };
+  }
+
+  batch(indices: ArrayLike<number>): TextBatch {
+    const { length } = this.shape(indices);
+    const rows = Array.from(indices);
     const inputIds = new Int32Array(rows.length * length).fill(this.padTokenId);
     const tokenTypeIds = new Int32Array(rows.length * length);
     const attentionMask = new Int32Array(rows.length * length);

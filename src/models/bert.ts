@@ -17,7 +17,7 @@ import { crossEntropy, meanSquaredError } from '../nn/losses';
 import { selectRows } from '../nn/select';
 import { selfAttention } from '../nn/selfAttention';
 import type { Variable } from '../tape/tape';
-import { type ActivationPlan, drawParameter, type HostWeights, initialWeights, Model, type ModelOutput, type ParameterSpec, type TextBatch, uploadMask } from './model';
+import { type ActivationPlan, type BatchShape, drawParameter, type HostWeights, initialWeights, Model, type ModelOutput, type ParameterSpec, type TextBatch, uploadMask } from './model';
 
 /** Options of `fromPretrained`. */
 export interface FromPretrainedOptions {
@@ -211,7 +211,7 @@ export abstract class BertModel extends Model<TextBatch> {
     tokenizer?.save(folder);
   }
 
-  countOf(batch: TextBatch): { examples: number; tokens: number } {
+  countOf(batch: BatchShape<TextBatch>): { examples: number; tokens: number } {
     return { examples: batch.batchSize, tokens: batch.batchSize * batch.length };
   }
 
@@ -307,7 +307,7 @@ export class BertForSequenceClassification extends BertModel {
     return this.config.numLabels === 1;
   }
 
-  override predictActivations({ batchSize, length }: TextBatch, { mode, dropout, trains }: ActivationPlan): ActivationPrediction {
+  override predictActivations({ batchSize, length }: BatchShape<TextBatch>, { mode, dropout, trains }: ActivationPlan): ActivationPrediction {
     return byPart(bertActivationBytes({ config: this.config, batchSize, length, mode, trains, dropout: dropout && this.config.hiddenDropoutProb > 0 }));
   }
 

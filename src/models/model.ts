@@ -23,7 +23,11 @@ export interface ParameterSpec {
 /** A batch of any kind: what evaluation needs of it. */
 export interface LabelledBatch {
   readonly labels: Int32Array | Float32Array;
+  readonly batchSize: number;
 }
+
+/** The numbers of a batch without its contents: of a TextBatch `batchSize` and `length`, of an ImageBatch `batchSize`, `channels`, `height` and `width`. */
+export type BatchShape<Batch> = { readonly [K in keyof Batch as Batch[K] extends number ? K : never]: Batch[K] };
 
 /** Tokenized text on the host; every array is row-major [batchSize, length]. */
 export interface TextBatch extends LabelledBatch {
@@ -37,11 +41,31 @@ export interface TextBatch extends LabelledBatch {
   readonly length: number;
 }
 
+/** Images on the host, ready for the model. */
+export interface ImageBatch extends LabelledBatch {
+  /** float32 [batchSize, channels, height, width], row-major, resized and normalised. */
+  readonly pixelValues: Float32Array;
+  /** Class indices [batchSize]; scores (Float32Array) for regression. */
+  readonly labels: Int32Array | Float32Array;
+  readonly batchSize: number;
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+}
+
 /** Examples that can be made into batches by their numbers. */
 export interface BatchSource<Batch> {
   /** Number of examples. */
   readonly size: number;
-  batch(indices: ArrayLike<number>): Batch;
+  /**
+   * Makes the batch of these examples, now or when it is decoded.
+   * @param epoch pass over the data, from 0: what is drawn at random (augmentation) depends on the example and this alone, so that a run repeats; undefined in evaluation
+   */
+  batch(indices: ArrayLike<number>, epoch?: number): Batch | Promise<Batch>;
+  /** The shape that this batch will have, without making it. Without this method `peek()` makes the batch. */
+  shape?(indices: ArrayLike<number>): BatchShape<Batch>;
+  /** Told which batch will be asked for next, so that decoding runs ahead of training. */
+  prefetch?(indices: ArrayLike<number>, epoch?: number): void;
 }
 
 /** What `evaluate` hands to the metric. */
@@ -103,13 +127,13 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   abstract forwardWithLoss(ctx: ForwardContext, batch: Batch): ModelOutput;
 
   /** Examples and tokens (padding included) of a batch. */
-  abstract countOf(batch: Batch): { examples: number; tokens: number };
+  abstract countOf(batch: BatchShape<Batch>): { examples: number; tokens: number };
 
   /**
-   * Bytes that a training step on this batch would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
+   * Bytes that a training step on a batch of this shape would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
    * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train; biases are taken to train
    */
-  predictActivations(_batch: Batch, _plan: ActivationPlan): ActivationPrediction | undefined {
+  predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;
   }
 

@@ -12,7 +12,7 @@ import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
-import type { BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
+import type { BatchShape, BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
@@ -134,7 +134,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** The loop over steps that goes on, or went on last, and the displays that show it or the next one. */
   private run: LiveRun | undefined;
   private views: LiveView[] = [];
-  private order: { epoch: number; permutation: Int32Array } | undefined;
+  /** Order of the examples by epoch, of the last two that were asked for. */
+  private readonly orders = new Map<number, Int32Array>();
   private next = 0;
   private busy = false;
 
@@ -235,16 +236,16 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const of = (want: boolean) => this.freezableLayers.filter((l) => frozen.has(l.index) === want);
     const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
     const active = of(false);
-    const batch = this.options.train.batch(this.examplesOf(this.next));
+    const shape = this.shapeOf(this.next);
     const preview: StepPreview = {
       step: this.next,
-      epoch: Math.floor(this.next / this.stepsPerEpoch),
+      epoch: this.epochOf(this.next),
       learningRate: this.schedule(this.next),
       frozen: of(true),
       active,
       trainedShare: weights(active) / weights(this.freezableLayers),
-      activationBytes: this.predict(batch, frozen)?.total,
-      fullActivationBytes: this.predictFull(batch)?.total,
+      activationBytes: shape && this.predict(shape, frozen)?.total,
+      fullActivationBytes: shape && this.predictFull(shape)?.total,
     };
     return showing(preview, previewBundle);
   }
@@ -322,7 +323,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   async compareGradients({ encodings = 'together', trains = 'next step' }: { readonly encodings?: 'together' | 'each'; readonly trains?: 'next step' | 'all' } = {}): Promise<GradientComparison> {
     return this.alone(async () => {
       const step = this.next;
-      const batch = this.options.train.batch(this.examplesOf(step));
+      const batch = await this.options.train.batch(this.examplesOf(step), this.epochOf(step));
       this.markTraining(trains === 'all' ? [] : this.decide(step));
       const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
       return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme) => this.context(step, scheme), schemes));
@@ -390,10 +391,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const { engine, model, policy, optimizer } = this;
     const started = performance.now();
     const step = this.next;
-    const epoch = Math.floor(step / this.stepsPerEpoch);
+    const epoch = this.epochOf(step);
     const learningRate = this.schedule(step);
-    const batch = this.options.train.batch(this.examplesOf(step));
+    const batch = await this.options.train.batch(this.examplesOf(step), epoch);
     const dataMilliseconds = performance.now() - started;
+    this.options.train.prefetch?.(this.examplesOf(step + 1), this.epochOf(step + 1));
+    const shape = batch as BatchShape<Batch>;
     const frozen = this.decide(step);
     const active = this.markTraining(frozen);
     const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(batch, step) : [];
@@ -429,14 +432,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         updateMagnitudes: policy.magnitudes,
         activations: ctx.tape.ledger.entries,
         activationBytes,
-        fullActivations: this.predictFull(batch),
-        freezingSaves: this.freezingSaves(batch, frozen),
+        fullActivations: this.predictFull(shape),
+        freezingSaves: this.freezingSaves(shape, frozen),
         course: ctx.tape.course,
         encodingErrors,
         memory: engine.memory(),
         milliseconds: performance.now() - started,
         dataMilliseconds,
-        ...model.countOf(batch),
+        ...model.countOf(shape),
       };
       this.history.append(record);
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
@@ -446,30 +449,30 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     }
   }
 
-  /** Bytes that a step with these layers frozen keeps on a batch. */
-  private predict(batch: Batch, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
-    return this.model.predictActivations(batch, {
+  /** Bytes that a step with these layers frozen keeps on a batch of a shape. */
+  private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
+    return this.model.predictActivations(shape, {
       mode: this.scheme.mode,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
     });
   }
 
-  /** Bytes that plain fine-tuning keeps on a batch. */
-  private predictFull(batch: Batch): ActivationPrediction | undefined {
-    return this.model.predictActivations(batch, { mode: 'exact', dropout: this.options.dropout !== false, trains: () => true });
+  /** The same for plain fine-tuning. */
+  private predictFull(shape: BatchShape<Batch>): ActivationPrediction | undefined {
+    return this.model.predictActivations(shape, { mode: 'exact', dropout: this.options.dropout !== false, trains: () => true });
   }
 
   /** What freezing each layer saves, the others being as they are. */
-  private freezingSaves(batch: Batch, frozen: readonly number[]): Float64Array {
+  private freezingSaves(shape: BatchShape<Batch>, frozen: readonly number[]): Float64Array {
     const set = new Set(frozen);
     const saves = new Float64Array(this.freezableLayers.length).fill(NaN);
-    const now = this.predict(batch, set)?.total;
+    const now = this.predict(shape, set)?.total;
     if (now === undefined) return saves;
     for (const { index } of this.freezableLayers) {
       const wasFrozen = set.delete(index);
       if (!wasFrozen) set.add(index);
-      saves[index] = Math.abs(this.predict(batch, set)!.total - now);
+      saves[index] = Math.abs(this.predict(shape, set)!.total - now);
       if (wasFrozen) set.add(index);
       else set.delete(index);
     }
@@ -533,17 +536,32 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return active.sort((a, b) => a - b);
   }
 
+  private epochOf(step: number): number {
+    return Math.floor(step / this.stepsPerEpoch);
+  }
+
   /** Numbers of the examples of a step: a run over a fresh random order in every epoch. */
   private examplesOf(step: number): Int32Array {
     const n = this.options.train.size;
-    const epoch = Math.floor(step / this.stepsPerEpoch);
-    if (this.order?.epoch !== epoch)
-      this.order = {
-        epoch,
-        permutation: this.options.shuffle === false ? Int32Array.from({ length: n }, (_, i) => i) : new Random(this.seed + 2 ** 32 * (epoch + 1)).permutation(n),
-      };
+    const epoch = this.epochOf(step);
+    let order = this.orders.get(epoch);
+    if (!order) {
+      order = this.options.shuffle === false ? Int32Array.from({ length: n }, (_, i) => i) : new Random(this.seed + 2 ** 32 * (epoch + 1)).permutation(n);
+      // The last step of an epoch and the one after it are looked at in turn.
+      if (this.orders.size >= 2) this.orders.delete(this.orders.keys().next().value!);
+      this.orders.set(epoch, order);
+    }
     const begin = (step % this.stepsPerEpoch) * this.batchSize;
-    return this.order.permutation.subarray(begin, begin + this.batchSize);
+    return order.subarray(begin, begin + this.batchSize);
+  }
+
+  /** Shape of the batch of a step; undefined where only making the batch would tell, and that takes time. */
+  private shapeOf(step: number): BatchShape<Batch> | undefined {
+    const { train } = this.options;
+    const examples = this.examplesOf(step);
+    if (train.shape) return train.shape(examples);
+    const batch = train.batch(examples, this.epochOf(step));
+    return batch instanceof Promise ? undefined : (batch as BatchShape<Batch>);
   }
 
   /** Lets the event loop turn, then stops if the run was interrupted. */
@@ -573,10 +591,12 @@ export async function evaluate<Batch extends LabelledBatch>(
   let numLabels = 0;
   const logits: Float32Array[] = [];
   const labels: number[] = [];
+  const indicesFrom = (begin: number) => Int32Array.from({ length: Math.min(batchSize, data.size - begin) }, (_, i) => begin + i);
   for (let begin = 0; begin < data.size; begin += batchSize) {
     await checkpoint();
-    const indices = Int32Array.from({ length: Math.min(batchSize, data.size - begin) }, (_, i) => begin + i);
-    const batch = data.batch(indices);
+    const indices = indicesFrom(begin);
+    const batch = await data.batch(indices);
+    if (begin + batchSize < data.size) data.prefetch?.(indicesFrom(begin + batchSize));
     const ctx = ForwardContext.evaluation(engine);
     try {
       const out = model.forwardWithLoss(ctx, batch);
