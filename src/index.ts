@@ -23,9 +23,11 @@ export type {
 
 // Models.
 export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs, type FromPretrainedOptions, type SavesItself } from './models/bert';
+export { imageClassificationSpecs, ViTForImageClassification, type ViTFromPretrainedOptions } from './models/vit';
 export { initialWeights, Model } from './models/model';
 export type { ActivationPlan, BatchShape, BatchSource, HostWeights, ImageBatch, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
 export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
+export { parseViTConfig, serializeViTConfig, vitTokens, type ViTConfig } from './hub/vitConfig';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
 // Freezing.
@@ -53,6 +55,7 @@ export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, ty
 export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
 export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
+export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
 export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
