@@ -37,7 +37,7 @@ export { InterLayerScheduling, selectFrozen, type IlsOptions } from './freezing/
 export { NoFreezing } from './freezing/none';
 
 // Training.
-export { evaluate, SlimFitTrainer } from './training/trainer';
+export { evaluate, predict, SlimFitTrainer } from './training/trainer';
 export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
 export type { StepRecord } from './training/stepRecord';
 export { GradientComparison, type GradientError } from './training/gradients';
@@ -62,7 +62,8 @@ export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, t
 export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } from './data/tokenizer';
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
-export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueTask } from './data/glue';
+export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueData, type GlueTask, type UnlabelledExample } from './data/glue';
+export { glueSubmission, readGlueTest, writeGlueSubmission, type GlueTest } from './data/glueSubmission';
 export { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './data/metrics';
 export { generateAcceptability, generateText } from './data/embedded/grammar';
 export { embeddedModel } from './data/embedded/embedded';

@@ -253,7 +253,7 @@ test('a folder that was saved loads with equal logits; another number of labels 
   }
   // A table of another size without another image size is an error, as is a missing weight.
   const tensors = await readSafetensors(path.join(folder, 'model.safetensors'));
-  const spoilt = new Map([...tensors].map(([n, t]) => [n, t as { shape: number[]; data: Float32Array }]));
+  const spoilt = new Map([...tensors].map(([n, t]) => [n, { shape: t.shape, data: Float32Array.from(t.data) }]));
   spoilt.set('deit.embeddings.position_embeddings', { shape: [1, 3, 12], data: new Float32Array(36) });
   writeSafetensors(path.join(folder, 'model.safetensors'), spoilt);
   await assert.rejects(ViTForImageClassification.fromPretrained(folder, { engine }), ShapeError);
