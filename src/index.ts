@@ -30,10 +30,13 @@ export { QuestionAnsweringModel, questionAnsweringSpecs } from './models/questio
 export { SequenceClassificationModel, sequenceClassificationSpecs } from './models/sequenceClassification';
 export { TextModel } from './models/textModel';
 export type { FromPretrainedOptions, SavesItself, TextModelClass } from './models/pretrained';
+export { imageClassificationSpecs, ViTForImageClassification, type ViTFromPretrainedOptions } from './models/vit';
 export { initialWeights, Model } from './models/model';
 export type { ActivationPlan, BatchShape, BatchSource, HostWeights, ImageBatch, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
-export { defaultLabels, parseBertConfig, parseDistilBertConfig, parseRobertaConfig, parseTextConfig, serializeTextConfig, TEXT_MODEL_TYPES } from './hub/config';
+export { defaultLabels } from './hub/configFields';
+export { parseBertConfig, parseDistilBertConfig, parseRobertaConfig, parseTextConfig, serializeTextConfig, TEXT_MODEL_TYPES } from './hub/config';
 export type { BertConfig, DistilBertConfig, RobertaConfig, TextConfig } from './hub/config';
+export { parseViTConfig, serializeViTConfig, vitTokens, type ViTConfig } from './hub/vitConfig';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
 // Freezing.
@@ -43,7 +46,7 @@ export { InterLayerScheduling, selectFrozen, type IlsOptions } from './freezing/
 export { NoFreezing } from './freezing/none';
 
 // Training.
-export { evaluate, SlimFitTrainer } from './training/trainer';
+export { evaluate, predict, SlimFitTrainer } from './training/trainer';
 export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
 export type { StepRecord } from './training/stepRecord';
 export { GradientComparison, type GradientError } from './training/gradients';
@@ -61,13 +64,15 @@ export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, ty
 export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
 export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
+export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
 export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
 export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } from './data/tokenizer';
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
-export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueTask } from './data/glue';
+export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueData, type GlueTask, type UnlabelledExample } from './data/glue';
+export { glueSubmission, readGlueTest, writeGlueSubmission, type GlueTest } from './data/glueSubmission';
 export { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './data/metrics';
 export { generateAcceptability, generateText } from './data/embedded/grammar';
 export { embeddedModel } from './data/embedded/embedded';

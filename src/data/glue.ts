@@ -2,16 +2,21 @@
  * The GLUE tasks from their official TSV files. A row is split on tabs alone: a quote is an ordinary character. Columns are found by the header's names (CoLA has
  * none: source, label, mark, sentence).
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { DataRowError, FileMissingError, UnknownTaskError } from '../errors';
+import { UnknownTaskError } from '../errors';
 import type { Predictions } from '../models/model';
 import { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './metrics';
+import { readTsv } from './tsv';
 
-/** One example: a text or a pair, and a class index or score. */
-export interface Example {
+/** A text or a pair that is to be predicted. */
+export interface UnlabelledExample {
   readonly text: string;
   readonly pair?: string;
+}
+
+/** One example: a text or a pair, and a class index or score. */
+export interface Example extends UnlabelledExample {
   readonly label: number;
 }
 
@@ -26,6 +31,10 @@ export interface GlueTask {
   readonly numLabels: number;
   readonly trainFile: string;
   readonly devFile: string;
+  /** A second development file, of other genres than training (MNLI). */
+  readonly mismatchedDevFile?: string;
+  /** Files whose labels are secret, and the file of predictions that the GLUE server wants for each. */
+  readonly submissions: readonly { readonly testFile: string; readonly file: string }[];
   /** Official metrics of predictions, the leading one first. */
   readonly metrics: (predictions: Predictions) => Readonly<Record<string, number>>;
   /** Columns of text, pair and label: by header name, or by number for a file without header. */
@@ -37,7 +46,12 @@ const onlyAccuracy = (p: Predictions) => ({ accuracy: accuracy(classes(p), p.lab
 const accuracyAndF1 = (p: Predictions) => ({ accuracy: accuracy(classes(p), p.labels), f1: f1(classes(p), p.labels) });
 const NOT_ENTAILED = ['entailment', 'not_entailment'];
 
-type Spec = Omit<GlueTask, 'name' | 'trainFile' | 'devFile' | 'numLabels'> & Partial<Pick<GlueTask, 'devFile'>>;
+type Spec = Omit<GlueTask, 'name' | 'trainFile' | 'devFile' | 'numLabels' | 'submissions'> & Partial<Pick<GlueTask, 'devFile' | 'submissions'>>;
+
+const MNLI_SUBMISSIONS = [
+  { testFile: 'test_matched.tsv', file: 'MNLI-m.tsv' },
+  { testFile: 'test_mismatched.tsv', file: 'MNLI-mm.tsv' },
+];
 
 const SPECS: Readonly<Record<string, Spec>> = {
   cola: { folder: 'CoLA', labels: ['unacceptable', 'acceptable'], columns: { text: 3, label: 1 }, metrics: (p) => ({ matthews: matthewsCorrelation(classes(p), p.labels), accuracy: accuracy(classes(p), p.labels) }) },
@@ -47,13 +61,13 @@ const SPECS: Readonly<Record<string, Spec>> = {
   stsb: { folder: 'STS-B', labels: [], columns: { text: 'sentence1', pair: 'sentence2', label: 'score' }, metrics: (p) => ({ pearson: pearson(p.logits, p.labels), spearman: spearman(p.logits, p.labels) }) },
   qnli: { folder: 'QNLI', labels: NOT_ENTAILED, columns: { text: 'question', pair: 'sentence', label: 'label' }, metrics: onlyAccuracy },
   qqp: { folder: 'QQP', labels: ['not_duplicate', 'duplicate'], columns: { text: 'question1', pair: 'question2', label: 'is_duplicate' }, metrics: accuracyAndF1 },
-  mnli: { folder: 'MNLI', labels: ['entailment', 'neutral', 'contradiction'], devFile: 'dev_matched.tsv', columns: { text: 'sentence1', pair: 'sentence2', label: 'gold_label' }, metrics: onlyAccuracy },
+  mnli: { folder: 'MNLI', labels: ['entailment', 'neutral', 'contradiction'], devFile: 'dev_matched.tsv', mismatchedDevFile: 'dev_mismatched.tsv', submissions: MNLI_SUBMISSIONS, columns: { text: 'sentence1', pair: 'sentence2', label: 'gold_label' }, metrics: onlyAccuracy },
   wnli: { folder: 'WNLI', labels: ['not_entailment', 'entailment'], columns: { text: 'sentence1', pair: 'sentence2', label: 'label' }, metrics: onlyAccuracy },
 };
 
 /** All nine tasks by name. */
 export const GLUE_TASKS: Readonly<Record<string, GlueTask>> = Object.fromEntries(
-  Object.entries(SPECS).map(([name, s]) => [name, { name, trainFile: 'train.tsv', devFile: 'dev.tsv', numLabels: s.labels.length || 1, ...s }]),
+  Object.entries(SPECS).map(([name, s]) => [name, { name, trainFile: 'train.tsv', devFile: 'dev.tsv', numLabels: s.labels.length || 1, submissions: [{ testFile: 'test.tsv', file: `${s.folder}.tsv` }], ...s }]),
 );
 
 /** A task by name; case, dash and underscore do not matter. @throws UnknownTaskError */
@@ -63,54 +77,44 @@ export function glueTask(name: string): GlueTask {
   return GLUE_TASKS[key];
 }
 
-/** Both parts of a task from GLUE's folder or the task's own. @throws FileMissingError, DataRowError, UnknownTaskError */
-export function loadGlue(task: string | GlueTask, folder: string): { train: Example[]; dev: Example[] } {
-  const t = typeof task === 'string' ? glueTask(task) : task;
-  const inside = path.join(folder, t.folder);
-  const at = existsSync(inside) ? inside : folder;
-  return { train: readGlueFile(t, path.join(at, t.trainFile)), dev: readGlueFile(t, path.join(at, t.devFile)) };
+/** A task's examples; `devMismatched` where the task has such a file and it is there. */
+export interface GlueData {
+  readonly train: Example[];
+  readonly dev: Example[];
+  readonly devMismatched?: Example[];
 }
 
-/** Classes are written as names in some files and as numbers in others. */
-const NUMBERED = new Set(['cola', 'sst2', 'mrpc', 'qqp', 'wnli']);
+/** Folder of a task: below GLUE's folder, or the folder itself. */
+export function glueTaskFolder(task: GlueTask, folder: string): string {
+  const inside = path.join(folder, task.folder);
+  return existsSync(inside) ? inside : folder;
+}
+
+/** All parts of a task that have labels, from GLUE's folder or the task's own. @throws FileMissingError, DataRowError, UnknownTaskError */
+export function loadGlue(task: string | GlueTask, folder: string): GlueData {
+  const t = typeof task === 'string' ? glueTask(task) : task;
+  const at = glueTaskFolder(t, folder);
+  const mismatched = t.mismatchedDevFile && path.join(at, t.mismatchedDevFile);
+  return {
+    train: readGlueFile(t, path.join(at, t.trainFile)),
+    dev: readGlueFile(t, path.join(at, t.devFile)),
+    ...(mismatched && existsSync(mismatched) ? { devMismatched: readGlueFile(t, mismatched) } : {}),
+  };
+}
+
+const NUMBERED: ReadonlySet<string> = new Set(['cola', 'sst2', 'mrpc', 'qqp', 'wnli']);
+
+/** The classes as the official files write them: by number in some tasks, by name in others. */
+export function writtenLabels(task: GlueTask): readonly string[] {
+  return NUMBERED.has(task.name) ? task.labels.map((_, k) => String(k)) : task.labels;
+}
 
 /** The examples of one TSV file, in order. @throws FileMissingError, DataRowError with file, line and reason */
 export function readGlueFile(task: GlueTask, file: string): Example[] {
-  if (!existsSync(file)) throw new FileMissingError(`no ${file}: download GLUE's ${task.folder}, or name the folder that holds it`);
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file));
-  } catch {
-    throw new DataRowError(file, 1, 'the file is no UTF-8 text');
-  }
-  const lines = text.split('\n').map((l) => (l.endsWith('\r') ? l.slice(0, -1) : l));
-  if (lines.at(-1) === '') lines.pop();
-  const hasHeader = typeof task.columns.text === 'string';
-  const header = hasHeader ? (lines[0] ?? '').split('\t') : undefined;
-  const column = (c: string | number): number => {
-    if (typeof c === 'number') return c;
-    const i = header!.indexOf(c);
-    if (i < 0) throw new DataRowError(file, 1, `no column '${c}' among ${header!.map((h) => `'${h}'`).join(', ')}`);
-    return i;
-  };
-  const at = { text: column(task.columns.text), pair: task.columns.pair === undefined ? undefined : column(task.columns.pair), label: column(task.columns.label) };
-  const width = header?.length ?? 4;
-  const examples: Example[] = [];
-  for (let i = hasHeader ? 1 : 0; i < lines.length; i++) {
-    const fields = lines[i].split('\t');
-    const bad = (reason: string): never => {
-      throw new DataRowError(file, i + 1, reason);
-    };
-    if (fields.length !== width) bad(`${fields.length} columns instead of ${width}`);
-    const value = (c: number, what: string): string => fields[c] || bad(`no ${what} in column ${c + 1}`);
-    examples.push({
-      text: value(at.text, 'text'),
-      ...(at.pair === undefined ? {} : { pair: value(at.pair, 'second text') }),
-      label: labelOf(task, value(at.label, 'label'), bad),
-    });
-  }
-  if (examples.length === 0) throw new DataRowError(file, 1, 'no rows');
-  return examples;
+  const { text, pair, label } = task.columns;
+  return readTsv(file, { header: typeof text === 'string', width: 4, missing: `download GLUE's ${task.folder}, or name the folder that holds it` }, { text, pair, label }).map(
+    ({ text, pair, label, bad }) => ({ text, ...(pair === undefined ? {} : { pair }), label: labelOf(task, label, bad) }),
+  );
 }
 
 function labelOf(task: GlueTask, text: string, bad: (reason: string) => never): number {
@@ -118,7 +122,7 @@ function labelOf(task: GlueTask, text: string, bad: (reason: string) => never): 
     const score = Number(text);
     return Number.isFinite(score) && score >= 0 && score <= 5 ? score : bad(`score '${text}' is no number from 0 to 5`);
   }
-  const i = NUMBERED.has(task.name) ? task.labels.findIndex((_, k) => String(k) === text) : task.labels.indexOf(text);
-  const known = NUMBERED.has(task.name) ? task.labels.map((_, k) => k) : task.labels;
+  const known = writtenLabels(task);
+  const i = known.indexOf(text);
   return i >= 0 ? i : bad(`label '${text}' is none of ${known.join(', ')}`);
 }

@@ -1,7 +1,7 @@
 /** Labelled texts as token ids, ready to be made into batches. */
 import { InvalidArgumentError } from '../errors';
 import type { BatchShape, BatchSource, TextBatch } from '../models/model';
-import type { Example } from './glue';
+import type { Example, UnlabelledExample } from './glue';
 import type { Encoding, Tokenizer } from './tokenizer';
 
 /** How texts become batches. */
@@ -14,7 +14,11 @@ export interface TextDatasetOptions {
   readonly regression?: boolean;
 }
 
-/** Tokenized examples. */
+/** No class: an example without label can be predicted, not trained on. */
+const UNKNOWN = -1;
+const labelOf = (e: Example | UnlabelledExample): number => ('label' in e ? e.label : UNKNOWN);
+
+/** Tokenized examples; those without label are for `predict`. */
 export class TextDataset implements BatchSource<TextBatch> {
   private readonly encodings: readonly Encoding[];
   private readonly maxLength: number;
@@ -23,13 +27,13 @@ export class TextDataset implements BatchSource<TextBatch> {
   private readonly padTokenId: number;
 
   constructor(
-    readonly examples: readonly Example[],
+    readonly examples: readonly (Example | UnlabelledExample)[],
     tokenizer: Tokenizer,
     options: TextDatasetOptions = {},
   ) {
     this.maxLength = options.maxLength ?? 128;
     this.padding = options.padding ?? 'max';
-    this.regression = options.regression ?? examples.some((e) => !Number.isInteger(e.label));
+    this.regression = options.regression ?? examples.some((e) => 'label' in e && !Number.isInteger(e.label));
     this.padTokenId = tokenizer.padTokenId;
     this.encodings = examples.map((e) => tokenizer.encode(e.text, e.pair, { maxLength: this.maxLength }));
   }
@@ -58,7 +62,7 @@ export class TextDataset implements BatchSource<TextBatch> {
       tokenTypeIds.set(e.tokenTypeIds, row * length);
       attentionMask.fill(1, row * length, row * length + e.inputIds.length);
     });
-    const labels = rows.map((i) => this.examples[i].label);
+    const labels = rows.map((i) => labelOf(this.examples[i]));
     return { inputIds, tokenTypeIds, attentionMask, labels: this.regression ? Float32Array.from(labels) : Int32Array.from(labels), batchSize: rows.length, length };
   }
 }

@@ -3,6 +3,7 @@
  * else is refused. Keys that are absent have the default of Hugging Face's config class.
  */
 import { UnsupportedModelError } from '../errors';
+import { ConfigFields } from './configFields';
 
 /** What the architectures have in common: Hugging Face's BertConfig in camel case. */
 interface EncoderConfig {
@@ -77,12 +78,12 @@ export function parseBertConfig(json: Json): BertConfig {
 /** Reads RoBERTa's config, XLM-RoBERTa's or CamemBERT's. @throws UnsupportedModelError naming the field */
 export function parseRobertaConfig(json: Json): RobertaConfig {
   checkType(json, ROBERTAS);
-  const read = new Fields(json);
+  const read = new ConfigFields(json);
   const config: RobertaConfig = {
     modelType: json.model_type as RobertaConfig['modelType'],
     ...encoderOf(json, { vocabSize: json.model_type === 'roberta' ? 50265 : 30522, padTokenId: 1 }),
-    bosTokenId: read.id('bos_token_id', 0),
-    eosTokenId: read.id('eos_token_id', 2),
+    bosTokenId: tokenId(read, 'bos_token_id', 0),
+    eosTokenId: tokenId(read, 'eos_token_id', 2),
   };
   if (config.maxPositionEmbeddings < config.padTokenId + 2)
     throw new UnsupportedModelError(`config.json has max_position_embeddings ${config.maxPositionEmbeddings}; positions begin at pad_token_id + 1 = ${config.padTokenId + 1}, so there is none`);
@@ -92,8 +93,8 @@ export function parseRobertaConfig(json: Json): RobertaConfig {
 /** Reads DistilBERT's config. @throws UnsupportedModelError naming the field */
 export function parseDistilBertConfig(json: Json): DistilBertConfig {
   checkType(json, ['distilbert']);
-  const read = new Fields(json);
-  read.only('activation', 'gelu');
+  const read = new ConfigFields(json);
+  read.only('activation', 'gelu', ONLY_GELU);
   return checked('dim', {
     modelType: 'distilbert',
     vocabSize: read.count('vocab_size', 30522),
@@ -109,16 +110,16 @@ export function parseDistilBertConfig(json: Json): DistilBertConfig {
     classifierDropout: read.share('seq_classif_dropout', 0.2),
     spanDropout: read.share('qa_dropout', 0.1),
     sinusoidalPosEmbds: json.sinusoidal_pos_embds === true,
-    ...read.rest(0),
+    ...common(read, 0),
   });
 }
 
 /** The keys that BERT and RoBERTa share. */
 function encoderOf(json: Json, defaults: { readonly vocabSize: number; readonly padTokenId: number }): EncoderConfig {
-  const read = new Fields(json);
-  read.only('hidden_act', 'gelu');
-  read.only('position_embedding_type', 'absolute');
-  if (json.is_decoder === true) throw new UnsupportedModelError('config.json has is_decoder true; only encoders are supported');
+  const read = new ConfigFields(json);
+  read.only('hidden_act', 'gelu', ONLY_GELU);
+  read.only('position_embedding_type', 'absolute', "only 'absolute' is supported");
+  read.only('is_decoder', false, 'only encoders are supported');
   const hiddenDropoutProb = read.share('hidden_dropout_prob', 0.1);
   return checked('hidden_size', {
     vocabSize: read.count('vocab_size', defaults.vocabSize),
@@ -128,14 +129,16 @@ function encoderOf(json: Json, defaults: { readonly vocabSize: number; readonly 
     intermediateSize: read.count('intermediate_size', 3072),
     maxPositionEmbeddings: read.count('max_position_embeddings', 512),
     typeVocabSize: read.count('type_vocab_size', 2),
-    layerNormEps: read.number('layer_norm_eps', 1e-12, (v) => v > 0, 'positive'),
+    layerNormEps: read.positive('layer_norm_eps', 1e-12),
     hiddenDropoutProb,
     attentionProbsDropoutProb: read.share('attention_probs_dropout_prob', 0.1),
     classifierDropout: read.share('classifier_dropout', hiddenDropoutProb),
     spanDropout: 0,
-    ...read.rest(defaults.padTokenId),
+    ...common(read, defaults.padTokenId),
   });
 }
+
+const ONLY_GELU = 'only the exact gelu is supported';
 
 function checkType(json: Json, supported: readonly string[]): void {
   if (!supported.includes(json.model_type as string))
@@ -149,62 +152,13 @@ function checked<C extends EncoderConfig>(sizeKey: string, config: C): C {
   return config;
 }
 
-/** Checked access to the keys of a config.json. */
-class Fields {
-  constructor(private readonly json: Json) {}
-
-  number(key: string, fallback: number, valid: (v: number) => boolean, what: string): number {
-    const v = this.json[key] ?? fallback;
-    if (typeof v !== 'number' || !valid(v)) throw new UnsupportedModelError(`config.json has ${key} ${JSON.stringify(this.json[key])}; it must be ${what}`);
-    return v;
-  }
-
-  count(key: string, fallback: number): number {
-    return this.number(key, fallback, (v) => Number.isInteger(v) && v >= 1, 'a whole number of at least 1');
-  }
-
-  share(key: string, fallback: number): number {
-    return this.number(key, fallback, (v) => v >= 0 && v < 1, 'in [0, 1)');
-  }
-
-  id(key: string, fallback: number): number {
-    return this.number(key, fallback, (v) => Number.isInteger(v) && v >= 0, 'a token id');
-  }
-
-  /** Refuses a setting that computes something else. */
-  only(key: string, supported: string): void {
-    const v = this.json[key] ?? supported;
-    if (v !== supported) throw new UnsupportedModelError(`config.json has ${key} '${String(v)}'; only '${supported}' is supported`);
-  }
-
-  /** What every architecture names alike. */
-  rest(padTokenId: number): Pick<EncoderConfig, 'padTokenId' | 'initializerRange' | 'numLabels' | 'id2label'> {
-    const id2label = labelsOf(this.json);
-    return {
-      padTokenId: this.id('pad_token_id', padTokenId),
-      initializerRange: this.number('initializer_range', 0.02, (v) => v > 0, 'positive'),
-      numLabels: Object.keys(id2label).length,
-      id2label,
-    };
-  }
+/** What every architecture names alike. */
+function common(read: ConfigFields, padTokenId: number): Pick<EncoderConfig, 'padTokenId' | 'initializerRange' | 'numLabels' | 'id2label'> {
+  const id2label = read.labels();
+  return { padTokenId: tokenId(read, 'pad_token_id', padTokenId), initializerRange: read.positive('initializer_range', 0.02), numLabels: Object.keys(id2label).length, id2label };
 }
 
-function labelsOf(json: Json): Record<number, string> {
-  if (json.id2label && typeof json.id2label === 'object') {
-    const labels = json.id2label as Record<number, string>;
-    const n = Object.keys(labels).length;
-    if (n >= 1 && Array.from({ length: n }, (_, i) => labels[i]).every((l) => typeof l === 'string')) return { ...labels };
-    throw new UnsupportedModelError(`config.json has id2label ${JSON.stringify(json.id2label)}; it must name every index from 0`);
-  }
-  const n = json.num_labels ?? 2;
-  if (!(Number.isInteger(n) && (n as number) >= 1)) throw new UnsupportedModelError(`config.json has num_labels ${JSON.stringify(n)}; it must be a whole number of at least 1`);
-  return defaultLabels(n as number);
-}
-
-/** LABEL_0, LABEL_1, … as Hugging Face names them. */
-export function defaultLabels(n: number): Record<number, string> {
-  return Object.fromEntries(Array.from({ length: n }, (_, i) => [i, `LABEL_${i}`]));
-}
+const tokenId = (read: ConfigFields, key: string, fallback: number): number => read.number(key, fallback, (v) => Number.isInteger(v) && v >= 0, 'a token id');
 
 /** Writes a Hugging Face config. @param architecture class name such as `BertForSequenceClassification` */
 export function serializeTextConfig(c: TextConfig, architecture: string): Record<string, unknown> {

@@ -22,6 +22,8 @@ export interface LoadRules {
   /** Parts of other heads: ignored. */
   readonly isOtherHead: (name: string) => boolean;
   readonly replaceHead: boolean;
+  /** Values for a parameter that is stored in another shape, such as position embeddings of another image size; undefined where that is an error. */
+  readonly adapt?: (name: string, stored: { readonly shape: readonly number[]; readonly data: ArrayLike<number> }) => Float32Array | undefined;
 }
 
 /** Names in one checkpoint format that mean a parameter of the other. */
@@ -61,7 +63,6 @@ export async function readWeights(folder: string, wanted: readonly WantedParamet
   const weights: WeightMap = new Map();
   const unexpected: string[] = [];
   const ignored: string[] = [];
-  const otherSize: string[] = [];
   for (const [stored, t] of await readSafetensors(file)) {
     const plain = canonical(stored);
     const name = shapes.has(plain) || !shapes.has(`${prefix}${plain}`) ? plain : `${prefix}${plain}`;
@@ -73,8 +74,10 @@ export async function readWeights(folder: string, wanted: readonly WantedParamet
       continue;
     }
     if (t.shape.join() !== shape.join()) {
-      if (rules.isHead(name) && rules.replaceHead) {
-        otherSize.push(name);
+      if (rules.isHead(name) && rules.replaceHead) continue;
+      const adapted = rules.adapt?.(name, t);
+      if (adapted) {
+        weights.set(name, { shape, data: adapted });
         continue;
       }
       throw new ShapeError(`${file}: ${stored} has shape [${t.shape}], the model wants [${shape}]${rules.isHead(name) ? ': give numLabels to replace the head' : ''}`);

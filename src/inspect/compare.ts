@@ -44,7 +44,7 @@ export class RunComparison {
         run: name,
         steps: history.length,
         finalLoss: mean(history.column('loss').slice(-20)),
-        activationBytes: kept,
+        activationBytes: Math.round(kept),
         timesLessThanPlain: mean(history.column('fullActivationBytes')) / kept,
         devicePeakBytes: Math.max(...history.column('totalPeakBytes')),
         millisecondsPerStep: mean(history.column('milliseconds')),

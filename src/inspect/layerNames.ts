@@ -1,10 +1,12 @@
 /** Short names of layers for axes: 'L3 query', 'L3 MLP down', 'word embeddings'. */
 
 const PARTS: readonly [RegExp, string][] = [
-  [/attention\.self\.(query|key|value)$/, '$1'],
+  [/attention\.(?:self|attention)\.(query|key|value)$/, '$1'],
   [/attention\.output\.dense$/, 'attention output'],
   [/attention\.output\.LayerNorm$/, 'attention norm'],
-  [/attention\.self$/, 'attention'],
+  [/attention\.(?:self|attention)$/, 'attention'],
+  [/layernorm_before$/, 'attention norm'],
+  [/layernorm_after$/, 'MLP norm'],
   [/intermediate\.dense$/, 'MLP up'],
   [/intermediate$/, 'GELU'],
   [/output\.dense$/, 'MLP down'],
@@ -35,7 +37,9 @@ export function shortLayerName(name: string): string {
   }
   if (HEADS[module]) return HEADS[module];
   if (module.endsWith('embeddings.LayerNorm')) return 'embeddings norm';
-  return module.replace(/^(bert|distilbert|roberta)\./, '').replace(/^embeddings\./, '').replace(/^cls\.predictions\./, 'LM ').replace(/\.dense$/, '').replaceAll('_', ' ');
+  if (module.endsWith('patch_embeddings.projection')) return 'patch projection';
+  if (/^(vit|deit)\.layernorm$/.test(module)) return 'final norm';
+  return module.replace(/^(bert|distilbert|roberta|vit|deit)\./, '').replace(/^embeddings\./, '').replace(/^cls\.predictions\./, 'LM ').replace(/\.dense$/, '').replaceAll('_', ' ');
 }
 
 /** Part of the model that a module belongs to: 'embeddings', 'layer 3', 'head'. */

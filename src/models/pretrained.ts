@@ -1,7 +1,8 @@
 /** Loading text models from Hugging Face folders: the config with the labels that are asked for, the weights checked, what is missing drawn afresh and said. */
 import type { Engine } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
-import { defaultLabels, type TextConfig } from '../hub/config';
+import type { TextConfig } from '../hub/config';
+import { defaultLabels } from '../hub/configFields';
 import { readConfig, readWeights } from '../hub/folder';
 import { ANY_HEAD, TEXT_NAMES } from '../hub/textNames';
 import { encoderSpecs } from './encoder';

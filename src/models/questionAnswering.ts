@@ -4,7 +4,8 @@
  */
 import type { Engine } from '../engine/engine';
 import { LabelError } from '../errors';
-import { defaultLabels, type TextConfig } from '../hub/config';
+import type { TextConfig } from '../hub/config';
+import { defaultLabels } from '../hub/configFields';
 import { type ActivationPrediction, bertActivationBytes, byPart } from '../memory/activationBytes';
 import { dropout } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';

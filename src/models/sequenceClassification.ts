@@ -3,16 +3,15 @@
  * (squared error).
  */
 import type { Engine } from '../engine/engine';
-import { LabelError } from '../errors';
 import type { TextConfig } from '../hub/config';
 import { TEXT_NAMES } from '../hub/textNames';
 import { type ActivationPrediction, bertActivationBytes, byPart } from '../memory/activationBytes';
 import { dropout, relu, tanh } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import type { Linear } from '../nn/linear';
-import { crossEntropy, meanSquaredError } from '../nn/losses';
 import { selectRows } from '../nn/select';
 import type { Variable } from '../tape/tape';
+import { checkLabels, labelledLoss } from './classificationHead';
 import { encoderSpecs, weightAndBias } from './encoder';
 import type { ActivationPlan, BatchShape, HostWeights, ModelOutput, ParameterSpec, TextBatch } from './model';
 import { TextModel } from './textModel';
@@ -67,23 +66,8 @@ export abstract class SequenceClassificationModel<C extends TextConfig = TextCon
   }
 
   forwardWithLoss(ctx: ForwardContext, batch: TextBatch): ModelOutput {
-    const { numLabels } = this.config;
-    const { labels, batchSize } = batch;
-    if (labels.length !== batchSize) throw new LabelError(`${labels.length} labels for a batch of ${batchSize}`);
-    const bad = labels.findIndex((l) => (this.isRegression ? !Number.isFinite(l) : !(Number.isInteger(l) && l >= 0 && l < numLabels)));
-    if (bad >= 0)
-      throw new LabelError(
-        this.isRegression
-          ? `label ${labels[bad]} at ${bad} of the batch is no finite score`
-          : `label ${labels[bad]} at ${bad} of the batch is outside [0, ${numLabels}): load the model with a larger numLabels, or mend the data`,
-      );
+    checkLabels(batch, this.config.numLabels);
     const logits = this.forward(ctx, batch);
-    const { engine } = ctx;
-    const loss = engine.scope(() =>
-      this.isRegression
-        ? meanSquaredError(ctx, logits, engine.upload(Float32Array.from(labels), logits.tensor.shape))
-        : crossEntropy(ctx, logits, engine.upload(Int32Array.from(labels), [batchSize])),
-    );
-    return { loss, logits };
+    return { loss: labelledLoss(ctx, logits, batch), logits };
   }
 }

@@ -18,7 +18,7 @@ import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
 import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
-import type { TapeOptions } from '../tape/tape';
+import type { TapeOptions, Variable } from '../tape/tape';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
@@ -588,35 +588,60 @@ export async function evaluate<Batch extends LabelledBatch>(
 ): Promise<Evaluation> {
   const { engine } = model;
   let sum = 0;
-  let numLabels = 0;
+  const predictions = await forEachBatch(model, data, batchSize, checkpoint, async (ctx, batch) => {
+    const out = model.forwardWithLoss(ctx, batch);
+    sum += (await engine.read(out.loss.tensor))[0] * batch.batchSize;
+    engine.free(out.loss.tensor);
+    return out.logits;
+  });
+  return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
+}
+
+/** Logits of a model over a data set, in order, without dropout. Labels are passed on, not looked at. */
+export function predict<Batch extends LabelledBatch>(model: Model<Batch>, data: BatchSource<Batch>, batchSize = 32, checkpoint: () => Promise<void> = kernelCheckpoint): Promise<Predictions> {
+  return forEachBatch(model, data, batchSize, checkpoint, async (ctx, batch) => model.forward(ctx, batch));
+}
+
+/** Goes through a data set in order and gathers logits and labels. */
+async function forEachBatch<Batch extends LabelledBatch>(
+  model: Model<Batch>,
+  data: BatchSource<Batch>,
+  batchSize: number,
+  checkpoint: () => Promise<void>,
+  forward: (ctx: ForwardContext, batch: Batch) => Promise<Variable>,
+): Promise<Predictions> {
+  const { engine } = model;
   const logits: Float32Array[] = [];
-  const labels: number[] = [];
+  const labels: (Int32Array | Float32Array)[] = [];
+  let numLabels = 0;
   const indicesFrom = (begin: number) => Int32Array.from({ length: Math.min(batchSize, data.size - begin) }, (_, i) => begin + i);
   for (let begin = 0; begin < data.size; begin += batchSize) {
     await checkpoint();
-    const indices = indicesFrom(begin);
-    const batch = await data.batch(indices);
+    const batch = await data.batch(indicesFrom(begin));
     if (begin + batchSize < data.size) data.prefetch?.(indicesFrom(begin + batchSize));
     const ctx = ForwardContext.evaluation(engine);
     try {
-      const out = model.forwardWithLoss(ctx, batch);
-      sum += (await engine.read(out.loss.tensor))[0] * indices.length;
-      logits.push((await engine.read(out.logits.tensor)) as Float32Array);
-      numLabels = out.logits.tensor.shape[1];
-      labels.push(...batch.labels);
-      engine.free(out.loss.tensor, out.logits.tensor);
+      const { tensor } = await forward(ctx, batch);
+      logits.push((await engine.read(tensor)) as Float32Array);
+      numLabels = tensor.shape[1];
+      labels.push(batch.labels);
+      engine.free(tensor);
     } finally {
       ctx.tape.dispose();
     }
   }
-  const all = new Float32Array(logits.reduce((n, l) => n + l.length, 0));
+  const scores = labels.some((l) => l instanceof Float32Array);
+  return { logits: joined(logits, Float32Array), numLabels, labels: scores ? joined(labels, Float32Array) : joined(labels, Int32Array) };
+}
+
+function joined<A extends Float32Array | Int32Array>(parts: readonly ArrayLike<number>[], Type: new (length: number) => A): A {
+  const all = new Type(parts.reduce((n, p) => n + p.length, 0));
   let at = 0;
-  for (const l of logits) {
-    all.set(l, at);
-    at += l.length;
+  for (const p of parts) {
+    all.set(p, at);
+    at += p.length;
   }
-  const predictions: Predictions = { logits: all, numLabels, labels: numLabels === 1 ? Float32Array.from(labels) : Int32Array.from(labels) };
-  return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
+  return all;
 }
 
 function runName(policy: FreezePolicy): string {

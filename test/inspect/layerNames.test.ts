@@ -93,3 +93,17 @@ test('a model’s parts are its embeddings, its layers by number, and its head',
   assert.equal(modelPart('bert.encoder.layer.10.intermediate'), 'layer 10');
   assert.equal(modelPart('cls.predictions.transform.dense'), 'head');
 });
+
+test('the weights of a vision transformer have the same short names, and its own for patches, class token and final norm', () => {
+  const layer = ['attention.attention.query', 'attention.attention.key', 'attention.attention.value', 'attention.output.dense', 'intermediate.dense', 'output.dense', 'layernorm_before', 'layernorm_after'];
+  assert.deepEqual(
+    layer.map((n) => shortLayerName(`vit.encoder.layer.2.${n}.weight`)),
+    ['L2 query', 'L2 key', 'L2 value', 'L2 attention output', 'L2 MLP up', 'L2 MLP down', 'L2 attention norm', 'L2 MLP norm'],
+  );
+  assert.equal(shortLayerName('vit.encoder.layer.2.attention.attention'), 'L2 attention');
+  assert.deepEqual(
+    ['vit.embeddings.cls_token', 'deit.embeddings.distillation_token', 'vit.embeddings.position_embeddings', 'vit.embeddings.patch_embeddings.projection.weight', 'vit.layernorm', 'classifier.weight'].map(shortLayerName),
+    ['cls token', 'distillation token', 'position embeddings', 'patch projection', 'final norm', 'classifier'],
+  );
+  assert.deepEqual(['vit.embeddings.patch_embeddings.projection', 'vit.encoder.layer.1.layernorm_before', 'vit.layernorm'].map(modelPart), ['embeddings', 'layer 1', 'head']);
+});

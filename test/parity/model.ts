@@ -2,8 +2,10 @@
 import type { Engine } from '../../src/engine/engine';
 import { InterLayerScheduling } from '../../src/freezing/ils';
 import { parseBertConfig } from '../../src/hub/config';
+import { parseViTConfig } from '../../src/hub/vitConfig';
 import { BertForSequenceClassification } from '../../src/models/bert';
-import type { BatchSource, HostWeights, Model, TextBatch } from '../../src/models/model';
+import type { BatchSource, HostWeights, ImageBatch, LabelledBatch, Model, TextBatch } from '../../src/models/model';
+import { ViTForImageClassification } from '../../src/models/vit';
 import { ForwardContext } from '../../src/nn/context';
 import type { LedgerEntry } from '../../src/tape/roles';
 import { SCHEMES } from '../../src/tape/scheme';
@@ -24,48 +26,96 @@ const TOLERANCE = 1e-4;
 /** A gradient this much smaller than the largest one is compared against that scale: it is 0 but for rounding. */
 const NEGLIGIBLE = 1e-6;
 
+/** A model file that this project implements: how its model and its batches are made, and what is kept smaller on purpose. */
+interface Architecture<Batch extends LabelledBatch> {
+  readonly base: string;
+  model(engine: Engine, json: GoldenModel, weights: HostWeights): Model<Batch>;
+  batch(file: GoldenFile, i: number): Batch;
+  /** Bytes that the reference keeps and this project does not, outside the encoder, each with the reason. */
+  smaller(json: GoldenModel, trains: (name: string) => boolean, exact: boolean): { readonly embeddings: number; readonly head: number; readonly why: readonly string[] };
+}
+
+const bert: Architecture<TextBatch> = {
+  base: 'bert',
+  model: (engine, json, weights) => new BertForSequenceClassification(engine, parseBertConfig(json.config), weights),
+  batch(file, i) {
+    const ids = file.tensor(`batch${i}.input_ids`);
+    return {
+      inputIds: ids.data as Int32Array,
+      tokenTypeIds: file.tensor(`batch${i}.token_type_ids`).data as Int32Array,
+      attentionMask: file.tensor(`batch${i}.attention_mask`).data as Int32Array,
+      labels: file.tensor(`batch${i}.labels`).data as Int32Array,
+      batchSize: ids.shape[0],
+      length: ids.shape[1],
+    };
+  },
+  smaller({ batch_size: B, tokens: T, config }, trains) {
+    const rest = 4 * B * (T - 1) * (config.hidden_size as number);
+    return trains('bert.pooler.dense.weight') && rest > 0
+      ? { embeddings: 0, head: rest, why: [`the pooler keeps the first tokens, not the sequence that they are a view of: ${rest} bytes`] }
+      : { embeddings: 0, head: 0, why: [] };
+  },
+};
+
+const vit: Architecture<ImageBatch> = {
+  base: 'vit',
+  model: (engine, json, weights) => new ViTForImageClassification(engine, parseViTConfig(json.config), weights),
+  batch(file, i) {
+    const pixels = file.tensor(`batch${i}.pixel_values`);
+    const [batchSize, channels, height, width] = pixels.shape;
+    return { pixelValues: pixels.data as Float32Array, labels: file.tensor(`batch${i}.labels`).data as Int32Array, batchSize, channels, height, width };
+  },
+  smaller({ batch_size: B, tokens: T, config }, trains, exact) {
+    const rest = 4 * B * (T - 1) * (config.hidden_size as number);
+    const norm = rest + (exact ? 8 * B * (T - 1) : 0);
+    const pixels = trains('vit.embeddings.patch_embeddings.projection.weight') ? 0 : 4 * B * (config.num_channels as number) * (config.image_size as number) ** 2;
+    const classifier = trains('classifier.weight') ? rest : 0;
+    return {
+      embeddings: pixels,
+      head: norm + classifier,
+      why: [
+        ...(pixels > 0 ? [`no pixels are kept while the patch projection is frozen: ${pixels} bytes`] : []),
+        `the final LayerNorm sees the class token alone: ${norm} bytes`,
+        ...(classifier > 0 ? [`so does the classifier: ${classifier} bytes`] : []),
+      ],
+    };
+  },
+};
+
 /** Whether this project implements a model. */
 export function isImplemented(json: GoldenModel): boolean {
-  return json.config.model_type === 'bert';
+  return json.config.model_type === 'bert' || json.config.model_type === 'vit';
 }
 
 /** Every case of one model file on one engine. */
-export async function* replayModel(engine: Engine, file: GoldenFile): AsyncGenerator<ParityLine> {
+export function replayModel(engine: Engine, file: GoldenFile): AsyncGenerator<ParityLine> {
+  return (file.json as GoldenModel).config.model_type === 'vit' ? replay(engine, file, vit) : replay(engine, file, bert);
+}
+
+async function* replay<Batch extends LabelledBatch>(engine: Engine, file: GoldenFile, architecture: Architecture<Batch>): AsyncGenerator<ParityLine> {
   const json = file.json as GoldenModel;
-  for (const [name, golden] of Object.entries(json.cases)) yield await replayCase(engine, file, json, name, golden);
-  for (const [name, run] of Object.entries(json.training.runs)) yield await replayRun(engine, file, json, name, run);
+  for (const [name, golden] of Object.entries(json.cases)) yield await replayCase(engine, file, architecture, name, golden);
+  for (const [name, run] of Object.entries(json.training.runs)) yield await replayRun(engine, file, architecture, name, run);
 }
 
-function buildModel(engine: Engine, file: GoldenFile, json: GoldenModel): BertForSequenceClassification {
-  const weights: HostWeights = new Map(
-    json.parameters.map(({ name, shape }) => [name, { shape, data: file.tensor(`init.${name}`).data as Float32Array }]),
-  );
-  return new BertForSequenceClassification(engine, parseBertConfig(json.config), weights);
+function buildModel<Batch extends LabelledBatch>(engine: Engine, file: GoldenFile, architecture: Architecture<Batch>): Model<Batch> {
+  const json = file.json as GoldenModel;
+  const weights: HostWeights = new Map(json.parameters.map(({ name, shape }) => [name, { shape, data: file.tensor(`init.${name}`).data as Float32Array }]));
+  return architecture.model(engine, json, weights);
 }
 
-function batchOf(file: GoldenFile, i: number): TextBatch {
-  const ids = file.tensor(`batch${i}.input_ids`);
-  return {
-    inputIds: ids.data as Int32Array,
-    tokenTypeIds: file.tensor(`batch${i}.token_type_ids`).data as Int32Array,
-    attentionMask: file.tensor(`batch${i}.attention_mask`).data as Int32Array,
-    labels: file.tensor(`batch${i}.labels`).data as Int32Array,
-    batchSize: ids.shape[0],
-    length: ids.shape[1],
-  };
-}
-
-async function replayCase(engine: Engine, file: GoldenFile, json: GoldenModel, name: string, golden: GoldenCase): Promise<ParityLine> {
-  const model = buildModel(engine, file, json);
+async function replayCase<Batch extends LabelledBatch>(engine: Engine, file: GoldenFile, architecture: Architecture<Batch>, name: string, golden: GoldenCase): Promise<ParityLine> {
+  const json = file.json as GoldenModel;
+  const model = buildModel(engine, file, architecture);
   const before = engine.memory().tensors;
   const frozen = new Set(golden.frozen.map((u) => json.units[u]));
   for (const p of model.parameters.values()) p.trains = !frozen.has(p.name);
 
   const ctx = ForwardContext.deterministic(engine, SCHEMES[name === 'exact' ? 'exact' : 'paper']);
-  const out = model.forwardWithLoss(ctx, batchOf(file, 0));
+  const out = model.forwardWithLoss(ctx, architecture.batch(file, 0));
   const logits = await engine.read(out.logits.tensor);
   const loss = (await engine.read(out.loss.tensor))[0];
-  const bytes = compareBytes(ctx.tape.ledger.entries, engine.memory().live.activations, json, golden, model);
+  const bytes = compareBytes(ctx.tape.ledger.entries, engine.memory().live.activations, golden, architecture.base, architecture.smaller(json, (n) => !frozen.has(n), name === 'exact'));
   const pending: Promise<[string, Float32Array | Int32Array]>[] = [];
   ctx.tape.backward(out.loss, (p, g) => pending.push(engine.read(g).then((data) => [p.name, data])));
   const grads = new Map(await Promise.all(pending));
@@ -98,7 +148,7 @@ async function replayCase(engine: Engine, file: GoldenFile, json: GoldenModel, n
     gradients,
     worstGradient,
     savedBytesEqual: bytes.equal,
-    keptSmaller: bytes.smaller,
+    keptSmaller: bytes.why,
     unitsEqual,
     tensorsLeft: leaked,
     tolerance,
@@ -107,34 +157,32 @@ async function replayCase(engine: Engine, file: GoldenFile, json: GoldenModel, n
 }
 
 /**
- * Compares what the ledger counts, part by part, with the reference. Equal but for what is kept smaller on purpose: the pooler keeps the first tokens,
- * not the whole sequence that PyTorch's view pins; codes are counted without the bytes that fill up their last word.
+ * Compares what the ledger counts, part by part, with the reference. Equal but for what is kept smaller on purpose; codes are counted without the bytes that fill up their last word.
  */
-function compareBytes(entries: readonly LedgerEntry[], engineBytes: number, json: GoldenModel, golden: GoldenCase, model: Model): { equal: boolean; smaller: string[] } {
-  const smaller: string[] = [];
+function compareBytes(
+  entries: readonly LedgerEntry[],
+  engineBytes: number,
+  { saved_bytes: want }: GoldenCase,
+  base: string,
+  smaller: ReturnType<Architecture<LabelledBatch>['smaller']>,
+): { equal: boolean; why: readonly string[] } {
   const sum = (test: (layer: string) => boolean) => entries.filter((e) => test(e.layer)).reduce((n, e) => n + e.bytes - e.padding, 0);
-  const encoder = /^bert\.encoder\.layer\.(\d+)\./;
-  const H = json.config.hidden_size as number;
-  let head = golden.saved_bytes.head;
-  if (model.parameters.get('bert.pooler.dense.weight')!.trains) {
-    const whole = 4 * json.batch_size * json.tokens * H;
-    const first = 4 * json.batch_size * H;
-    if (whole !== first) smaller.push(`bert.pooler.dense keeps its ${first}-byte input, not the ${whole} bytes of the sequence it is a view of`);
-    head += first - whole;
-  }
+  const encoder = /^\w+\.encoder\.layer\.(\d+)\./;
+  const isEmbedding = (l: string) => l.startsWith(`${base}.embeddings.`);
   const parts = [
-    sum((l) => l.startsWith('bert.embeddings.')) === golden.saved_bytes.embeddings,
-    ...golden.saved_bytes.encoder_layers.map((bytes, i) => sum((l) => encoder.exec(l)?.[1] === String(i)) === bytes),
-    sum((l) => !l.startsWith('bert.embeddings.') && !encoder.test(l)) === head,
+    sum(isEmbedding) === want.embeddings - smaller.embeddings,
+    ...want.encoder_layers.map((bytes, i) => sum((l) => encoder.exec(l)?.[1] === String(i)) === bytes),
+    sum((l) => !isEmbedding(l) && !encoder.test(l)) === want.head - smaller.head,
     entries.reduce((n, e) => n + e.bytes, 0) === engineBytes,
   ];
-  return { equal: parts.every(Boolean), smaller };
+  return { equal: parts.every(Boolean), why: smaller.why };
 }
 
-async function replayRun(engine: Engine, file: GoldenFile, json: GoldenModel, name: string, run: GoldenRun): Promise<ParityLine> {
-  const model = buildModel(engine, file, json);
+async function replayRun<Batch extends LabelledBatch>(engine: Engine, file: GoldenFile, architecture: Architecture<Batch>, name: string, run: GoldenRun): Promise<ParityLine> {
+  const json = file.json as GoldenModel;
+  const model = buildModel(engine, file, architecture);
   const { optimizer: o, freeze_rate: freezeRate, distance_initial } = json.training;
-  const train: BatchSource<TextBatch> = { size: run.steps.length, batch: ([step]: ArrayLike<number> & Iterable<number>) => batchOf(file, run.steps[step].batch) };
+  const train: BatchSource<Batch> = { size: run.steps.length, batch: (steps) => architecture.batch(file, run.steps[steps[0]].batch) };
   const trainer = new SlimFitTrainer({
     model,
     train,

@@ -69,6 +69,20 @@ async function labViews(lab: Lab): Promise<void> {
   }
 }
 
+/** What the freeze map tells of a layer that was frozen, where it draws nothing. */
+async function hoverViews(lab: Lab): Promise<void> {
+  const map = outputOf(lab.page, place('freeze-map'));
+  await map.scrollIntoViewIfNeeded();
+  const { x, y, width, height } = (await map.locator('.nsewdrag').first().boundingBox())!;
+  const label = map.locator('.hoverlayer .hovertext');
+  for (let i = 1; i < 20; i++) {
+    await lab.page.mouse.move(x + width * 0.6, y + (height * i) / 20);
+    await label.waitFor({ timeout: 3000 });
+    if (/frozen, saves/.test((await label.textContent()) ?? '')) return shoot(map, 'dark', 'freeze-map-hover');
+  }
+  throw new Error('no frozen layer of the freeze map tells what freezing saves');
+}
+
 /** Pictures that stand in the page of nbconvert, with scripts (which find no plotly.js without a network) and without. */
 async function htmlViews(lab: Lab): Promise<void> {
   await lab.command('docmanager:save');
@@ -99,6 +113,7 @@ async function main(): Promise<void> {
     await lab.page.waitForFunction("document.querySelectorAll('.js-plotly-plot').length >= 20", undefined, { timeout: 60_000 });
     await liveViews(lab);
     await labViews(lab);
+    await hoverViews(lab);
     await htmlViews(lab);
     for (const folder of ['light', 'dark', 'html']) await contactSheet(lab, folder);
   } catch (error) {
