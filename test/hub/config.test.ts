@@ -59,7 +59,7 @@ test('what is written is read back the same, and has the keys that were read', (
 
 test('what computes something else is refused by field', () => {
   for (const [json, field] of [
-    [{ model_type: 'distilbert', activation: 'relu' }, /activation 'relu'/],
+    [{ model_type: 'distilbert', activation: 'relu' }, /activation "relu"/],
     [{ model_type: 'distilbert', dim: 10, n_heads: 3 }, /dim 10.*3 attention heads/],
     [{ model_type: 'distilbert', n_layers: 0 }, /n_layers 0/],
     [{ model_type: 'distilbert', qa_dropout: 1 }, /qa_dropout 1/],
