@@ -22,11 +22,20 @@ export type {
 } from './engine/engine';
 
 // Models.
-export { BertForMaskedLM, BertForSequenceClassification, BertModel, maskedLmSpecs, sequenceClassificationSpecs, type FromPretrainedOptions, type SavesItself } from './models/bert';
+export { AutoModelForQuestionAnswering, AutoModelForSequenceClassification } from './models/auto';
+export { BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification, maskedLmSpecs } from './models/bert';
+export { DistilBertForQuestionAnswering, DistilBertForSequenceClassification } from './models/distilbert';
+export { RobertaForQuestionAnswering, RobertaForSequenceClassification } from './models/roberta';
+export { QuestionAnsweringModel, questionAnsweringSpecs } from './models/questionAnswering';
+export { SequenceClassificationModel, sequenceClassificationSpecs } from './models/sequenceClassification';
+export { TextModel } from './models/textModel';
+export type { FromPretrainedOptions, SavesItself, TextModelClass } from './models/pretrained';
 export { imageClassificationSpecs, ViTForImageClassification, type ViTFromPretrainedOptions } from './models/vit';
 export { initialWeights, Model } from './models/model';
 export type { ActivationPlan, BatchShape, BatchSource, HostWeights, ImageBatch, LabelledBatch, ModelOutput, ParameterSpec, Predictions, TextBatch } from './models/model';
-export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
+export { defaultLabels } from './hub/configFields';
+export { parseBertConfig, parseDistilBertConfig, parseRobertaConfig, parseTextConfig, serializeTextConfig, TEXT_MODEL_TYPES } from './hub/config';
+export type { BertConfig, DistilBertConfig, RobertaConfig, TextConfig } from './hub/config';
 export { parseViTConfig, serializeViTConfig, vitTokens, type ViTConfig } from './hub/vitConfig';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 

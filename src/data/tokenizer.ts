@@ -1,12 +1,14 @@
 /**
- * BERT's WordPiece tokenizer, by Hugging Face's own library. This file reads and writes the folder's files, and puts sequences together:
- * [CLS] a [SEP] or [CLS] a [SEP] b [SEP], truncated longest first, padded.
+ * BERT's WordPiece tokenizer, and those of other models as their tokenizer.json describes them (RoBERTa's byte-level BPE), by Hugging Face's own library. This file reads and
+ * writes the folder's files, and puts sequences together: [CLS] a [SEP] or [CLS] a [SEP] b [SEP], or as tokenizer.json says (RoBERTa: <s> a </s></s> b </s>), truncated
+ * longest first, padded.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Normalizer, PreTokenizer, Tokenizer as WordPiece } from '@huggingface/tokenizers';
 import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError } from '../errors';
 import { type BertTextOptions, normalizeBertText, splitBertText } from './bertText';
+import { templatesOf, type Templates } from './template';
 
 /** Token ids of one text or pair, with special tokens. */
 export interface Encoding {
@@ -22,9 +24,12 @@ export interface EncodeOptions {
   readonly truncation?: boolean;
 }
 
-/** Which token is which. */
+/** Which token is which: BERT's names stand for what they do. */
 const SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
 type Special = (typeof SPECIAL)[number];
+
+/** What RoBERTa calls them. */
+const OTHER_NAMES: Readonly<Record<Special, string>> = { '[PAD]': '<pad>', '[UNK]': '<unk>', '[CLS]': '<s>', '[SEP]': '</s>', '[MASK]': '<mask>' };
 
 /** Options of a tokenizer that is made from a vocabulary. */
 export interface VocabularyOptions {
@@ -32,20 +37,24 @@ export interface VocabularyOptions {
   readonly lowerCase?: boolean;
 }
 
-/** A WordPiece tokenizer. */
+/** Text to token ids and back. */
 export class Tokenizer {
   private readonly special: Readonly<Record<Special, number>>;
+  private readonly templates: Templates;
 
   private constructor(
     private readonly wordPiece: WordPiece,
     private readonly json: Record<string, unknown>,
     private readonly lowerCase: boolean,
+    private readonly settings: Readonly<Record<string, unknown>> = {},
   ) {
-    const missing = SPECIAL.filter((t) => wordPiece.token_to_id(t) === undefined);
-    if (missing.length > 0) throw new CheckpointError(`the vocabulary has no ${missing.join(', ')}: is it BERT's?`);
+    const ids = SPECIAL.map((t) => [t, wordPiece.token_to_id(specialToken(t, settings, wordPiece))] as const);
+    const missing = ids.filter(([, id]) => id === undefined);
+    if (missing.length > 0) throw new CheckpointError(`the vocabulary has no ${missing.map(([t]) => t).join(', ')}: is it BERT's?`);
     if (wordPiece.normalizer && typeOf(json.normalizer) === 'BertNormalizer') wordPiece.normalizer = new BertTextNormalizer(json.normalizer as BertNormalizerJson);
     if (typeOf(json.pre_tokenizer) === 'BertPreTokenizer') wordPiece.pre_tokenizer = new BertTextSplitter();
-    this.special = Object.fromEntries(SPECIAL.map((t) => [t, wordPiece.token_to_id(t)!])) as Record<Special, number>;
+    this.special = Object.fromEntries(ids) as Record<Special, number>;
+    this.templates = templatesOf(json.post_processor, this.special['[CLS]'], this.special['[SEP]']);
   }
 
   /** Reads `tokenizer.json`, else `vocab.txt` (with `do_lower_case` of `tokenizer_config.json`). @throws FileMissingError, CheckpointError */
@@ -56,7 +65,7 @@ export class Tokenizer {
       const json = readJson(file('tokenizer.json'));
       const normalizer = json.normalizer as { lowercase?: boolean } | undefined;
       try {
-        return new Tokenizer(new WordPiece(json, settings), json, normalizer?.lowercase ?? true);
+        return new Tokenizer(new WordPiece(json, settings), json, normalizer?.lowercase ?? true, settings);
       } catch (cause) {
         throw new CheckpointError(`${file('tokenizer.json')}: ${(cause as Error).message}`, { cause });
       }
@@ -134,7 +143,8 @@ export class Tokenizer {
   encode(text: string, pair?: string, { maxLength = Infinity, truncation = true }: EncodeOptions = {}): Encoding {
     let a = this.ids(text);
     let b = pair === undefined ? undefined : this.ids(pair);
-    const specials = b ? 3 : 2;
+    const template = b ? this.templates.pair : this.templates.single;
+    const specials = template.reduce((n, p) => n + ('ids' in p ? p.ids.length : 0), 0);
     if (maxLength < specials) throw new InvalidArgumentError(`maxLength is ${maxLength}; the special tokens alone are ${specials}`);
     const length = a.length + (b?.length ?? 0) + specials;
     if (length > maxLength) {
@@ -143,14 +153,18 @@ export class Tokenizer {
       a = a.slice(0, n);
       b = b?.slice(0, m);
     }
-    const { '[CLS]': cls, '[SEP]': sep } = this.special;
-    const first = [cls, ...a, sep];
-    const second = b ? [...b, sep] : [];
-    return { inputIds: [...first, ...second], tokenTypeIds: [...first.map(() => 0), ...second.map(() => 1)] };
+    const parts = template.map((p) => ({ ids: 'ids' in p ? p.ids : p.text === 'A' ? a : b!, type: p.type }));
+    return { inputIds: parts.flatMap((p) => p.ids), tokenTypeIds: parts.flatMap((p) => p.ids.map(() => p.type)) };
   }
 
-  /** Writes `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`, as Hugging Face's tokenizers read them. */
+  /** Writes `tokenizer.json`, `tokenizer_config.json` and, of a WordPiece tokenizer, `vocab.txt`, as Hugging Face's tokenizers read them. */
   save(folder: string): void {
+    if (typeOf(this.json.model) !== 'WordPiece') {
+      const names = Object.fromEntries(SPECIAL.map((t) => [`${t.slice(1, -1).toLowerCase()}_token`, this.token(this.special[t])]));
+      writeFileSync(path.join(folder, 'tokenizer.json'), `${JSON.stringify(this.json)}\n`);
+      writeFileSync(path.join(folder, 'tokenizer_config.json'), `${JSON.stringify({ tokenizer_class: 'PreTrainedTokenizerFast', ...this.settings, ...names }, null, 2)}\n`);
+      return;
+    }
     const byId = [...this.wordPiece.get_vocab()].sort((x, y) => x[1] - y[1]).map(([t]) => t);
     writeFileSync(path.join(folder, 'vocab.txt'), `${byId.join('\n')}\n`);
     writeFileSync(path.join(folder, 'tokenizer.json'), `${JSON.stringify(this.json)}\n`);
@@ -193,6 +207,13 @@ class BertTextSplitter extends PreTokenizer {
   pre_tokenize_text(text: string): string[] {
     return splitBertText(text);
   }
+}
+
+/** The token that does what BERT's does: as tokenizer_config.json says, else BERT's, else RoBERTa's. */
+function specialToken(role: Special, settings: Readonly<Record<string, unknown>>, vocabulary: WordPiece): string {
+  const said = settings[`${role.slice(1, -1).toLowerCase()}_token`] as string | { readonly content?: string } | null | undefined;
+  const name = typeof said === 'string' ? said : said?.content;
+  return name ?? (vocabulary.token_to_id(role) === undefined ? OTHER_NAMES[role] : role);
 }
 
 const special = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } });

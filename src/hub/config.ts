@@ -1,18 +1,28 @@
-/** `config.json` of a BERT checkpoint, as Hugging Face writes it. Read strictly: a model that would compute something else is refused. */
+/**
+ * `config.json` of a text encoder's checkpoint (BERT, DistilBERT, RoBERTa and those built like it), as Hugging Face writes it. Read strictly: a model that would compute something
+ * else is refused. Keys that are absent have the default of Hugging Face's config class.
+ */
 import { UnsupportedModelError } from '../errors';
+import { ConfigFields } from './configFields';
 
-/** A BERT's shape and settings; Hugging Face's BertConfig in camel case. */
-export interface BertConfig {
+/** What the architectures have in common: Hugging Face's BertConfig in camel case. */
+interface EncoderConfig {
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly numHiddenLayers: number;
   readonly numAttentionHeads: number;
   readonly intermediateSize: number;
+  /** Rows of the position table. RoBERTa's first `padTokenId + 1` stand for no position. */
   readonly maxPositionEmbeddings: number;
+  /** Rows of the token-type table; 0: there is none (DistilBERT). */
   readonly typeVocabSize: number;
   readonly layerNormEps: number;
   readonly hiddenDropoutProb: number;
   readonly attentionProbsDropoutProb: number;
+  /** Dropout inside a classification head. */
+  readonly classifierDropout: number;
+  /** Dropout before a span head (DistilBERT's `qa_dropout`; the others have none). */
+  readonly spanDropout: number;
   readonly padTokenId: number;
   /** Standard deviation of fresh weights. */
   readonly initializerRange: number;
@@ -22,86 +32,175 @@ export interface BertConfig {
   readonly id2label: Readonly<Record<number, string>>;
 }
 
+/** A BERT's shape and settings. */
+export interface BertConfig extends EncoderConfig {
+  readonly modelType: 'bert';
+}
+
+/** A DistilBERT's: BERT without token types and pooler. */
+export interface DistilBertConfig extends EncoderConfig {
+  readonly modelType: 'distilbert';
+  /** Whether a fresh position table is that of sines and cosines (Vaswani et al. 2017, §3.5); it trains all the same. */
+  readonly sinusoidalPosEmbds: boolean;
+}
+
+/** A RoBERTa's, or that of a model which is one under another name: BERT whose positions count from `padTokenId + 1`. */
+export interface RobertaConfig extends EncoderConfig {
+  readonly modelType: 'roberta' | 'xlm-roberta' | 'camembert';
+  readonly bosTokenId: number;
+  readonly eosTokenId: number;
+}
+
+/** Any text encoder's. */
+export type TextConfig = BertConfig | DistilBertConfig | RobertaConfig;
+
 type Json = Readonly<Record<string, unknown>>;
 
-const SUPPORTED = ['bert'];
+const ROBERTAS = ['roberta', 'xlm-roberta', 'camembert'] as const;
 
-/** Reads a Hugging Face config. @throws UnsupportedModelError naming the field */
+/** Every `model_type` that can be read. */
+export const TEXT_MODEL_TYPES = ['bert', 'distilbert', ...ROBERTAS] as const;
+
+/** Reads the config of any text encoder. @throws UnsupportedModelError naming the field */
+export function parseTextConfig(json: Json): TextConfig {
+  if (json.model_type === 'distilbert') return parseDistilBertConfig(json);
+  if ((ROBERTAS as readonly unknown[]).includes(json.model_type)) return parseRobertaConfig(json);
+  checkType(json, TEXT_MODEL_TYPES);
+  return parseBertConfig(json);
+}
+
+/** Reads BERT's config. @throws UnsupportedModelError naming the field */
 export function parseBertConfig(json: Json): BertConfig {
-  if (!SUPPORTED.includes(json.model_type as string))
-    throw new UnsupportedModelError(`config.json has model_type ${JSON.stringify(json.model_type)}; supported: ${SUPPORTED.join(', ')}`);
-  const number = (key: string, fallback: number | undefined, valid: (v: number) => boolean, what: string): number => {
-    const v = json[key] ?? fallback;
-    if (typeof v !== 'number' || !valid(v)) throw new UnsupportedModelError(`config.json has ${key} ${JSON.stringify(json[key])}; it must be ${what}`);
-    return v;
+  checkType(json, ['bert']);
+  return { modelType: 'bert', ...encoderOf(json, { vocabSize: 30522, padTokenId: 0 }) };
+}
+
+/** Reads RoBERTa's config, XLM-RoBERTa's or CamemBERT's. @throws UnsupportedModelError naming the field */
+export function parseRobertaConfig(json: Json): RobertaConfig {
+  checkType(json, ROBERTAS);
+  const read = new ConfigFields(json);
+  const config: RobertaConfig = {
+    modelType: json.model_type as RobertaConfig['modelType'],
+    ...encoderOf(json, { vocabSize: json.model_type === 'roberta' ? 50265 : 30522, padTokenId: 1 }),
+    bosTokenId: tokenId(read, 'bos_token_id', 0),
+    eosTokenId: tokenId(read, 'eos_token_id', 2),
   };
-  const count = (key: string, fallback?: number) => number(key, fallback, (v) => Number.isInteger(v) && v >= 1, 'a whole number of at least 1');
-  const share = (key: string, fallback: number) => number(key, fallback, (v) => v >= 0 && v < 1, 'in [0, 1)');
-  if ((json.hidden_act ?? 'gelu') !== 'gelu') throw new UnsupportedModelError(`config.json has hidden_act '${String(json.hidden_act)}'; only the exact 'gelu' is supported`);
-  if ((json.position_embedding_type ?? 'absolute') !== 'absolute')
-    throw new UnsupportedModelError(`config.json has position_embedding_type '${String(json.position_embedding_type)}'; only 'absolute' is supported`);
-  if (json.is_decoder === true) throw new UnsupportedModelError('config.json has is_decoder true; only encoders are supported');
-  const labels = labelsOf(json);
-  const config: BertConfig = {
-    vocabSize: count('vocab_size', 30522),
-    hiddenSize: count('hidden_size', 768),
-    numHiddenLayers: count('num_hidden_layers', 12),
-    numAttentionHeads: count('num_attention_heads', 12),
-    intermediateSize: count('intermediate_size', 3072),
-    maxPositionEmbeddings: count('max_position_embeddings', 512),
-    typeVocabSize: count('type_vocab_size', 2),
-    layerNormEps: number('layer_norm_eps', 1e-12, (v) => v > 0, 'positive'),
-    hiddenDropoutProb: share('hidden_dropout_prob', 0.1),
-    attentionProbsDropoutProb: share('attention_probs_dropout_prob', 0.1),
-    padTokenId: number('pad_token_id', 0, (v) => Number.isInteger(v) && v >= 0, 'a token id'),
-    initializerRange: number('initializer_range', 0.02, (v) => v > 0, 'positive'),
-    numLabels: Object.keys(labels).length,
-    id2label: labels,
-  };
-  if (config.hiddenSize % config.numAttentionHeads !== 0)
-    throw new UnsupportedModelError(`config.json has hidden_size ${config.hiddenSize}, which ${config.numAttentionHeads} attention heads do not divide`);
+  if (config.maxPositionEmbeddings < config.padTokenId + 2)
+    throw new UnsupportedModelError(`config.json has max_position_embeddings ${config.maxPositionEmbeddings}; positions begin at pad_token_id + 1 = ${config.padTokenId + 1}, so there is none`);
   return config;
 }
 
-function labelsOf(json: Json): Record<number, string> {
-  if (json.id2label && typeof json.id2label === 'object') {
-    const labels = json.id2label as Record<number, string>;
-    const n = Object.keys(labels).length;
-    if (n >= 1 && Array.from({ length: n }, (_, i) => labels[i]).every((l) => typeof l === 'string')) return { ...labels };
-    throw new UnsupportedModelError(`config.json has id2label ${JSON.stringify(json.id2label)}; it must name every index from 0`);
-  }
-  const n = json.num_labels ?? 2;
-  if (!(Number.isInteger(n) && (n as number) >= 1)) throw new UnsupportedModelError(`config.json has num_labels ${JSON.stringify(n)}; it must be a whole number of at least 1`);
-  return defaultLabels(n as number);
+/** Reads DistilBERT's config. @throws UnsupportedModelError naming the field */
+export function parseDistilBertConfig(json: Json): DistilBertConfig {
+  checkType(json, ['distilbert']);
+  const read = new ConfigFields(json);
+  read.only('activation', 'gelu', ONLY_GELU);
+  return checked('dim', {
+    modelType: 'distilbert',
+    vocabSize: read.count('vocab_size', 30522),
+    hiddenSize: read.count('dim', 768),
+    numHiddenLayers: read.count('n_layers', 6),
+    numAttentionHeads: read.count('n_heads', 12),
+    intermediateSize: read.count('hidden_dim', 3072),
+    maxPositionEmbeddings: read.count('max_position_embeddings', 512),
+    typeVocabSize: 0,
+    layerNormEps: 1e-12,
+    hiddenDropoutProb: read.share('dropout', 0.1),
+    attentionProbsDropoutProb: read.share('attention_dropout', 0.1),
+    classifierDropout: read.share('seq_classif_dropout', 0.2),
+    spanDropout: read.share('qa_dropout', 0.1),
+    sinusoidalPosEmbds: json.sinusoidal_pos_embds === true,
+    ...common(read, 0),
+  });
 }
 
-/** LABEL_0, LABEL_1, … as Hugging Face names them. */
-export function defaultLabels(n: number): Record<number, string> {
-  return Object.fromEntries(Array.from({ length: n }, (_, i) => [i, `LABEL_${i}`]));
+/** The keys that BERT and RoBERTa share. */
+function encoderOf(json: Json, defaults: { readonly vocabSize: number; readonly padTokenId: number }): EncoderConfig {
+  const read = new ConfigFields(json);
+  read.only('hidden_act', 'gelu', ONLY_GELU);
+  read.only('position_embedding_type', 'absolute', "only 'absolute' is supported");
+  read.only('is_decoder', false, 'only encoders are supported');
+  const hiddenDropoutProb = read.share('hidden_dropout_prob', 0.1);
+  return checked('hidden_size', {
+    vocabSize: read.count('vocab_size', defaults.vocabSize),
+    hiddenSize: read.count('hidden_size', 768),
+    numHiddenLayers: read.count('num_hidden_layers', 12),
+    numAttentionHeads: read.count('num_attention_heads', 12),
+    intermediateSize: read.count('intermediate_size', 3072),
+    maxPositionEmbeddings: read.count('max_position_embeddings', 512),
+    typeVocabSize: read.count('type_vocab_size', 2),
+    layerNormEps: read.positive('layer_norm_eps', 1e-12),
+    hiddenDropoutProb,
+    attentionProbsDropoutProb: read.share('attention_probs_dropout_prob', 0.1),
+    classifierDropout: read.share('classifier_dropout', hiddenDropoutProb),
+    spanDropout: 0,
+    ...common(read, defaults.padTokenId),
+  });
 }
+
+const ONLY_GELU = 'only the exact gelu is supported';
+
+function checkType(json: Json, supported: readonly string[]): void {
+  if (!supported.includes(json.model_type as string))
+    throw new UnsupportedModelError(`config.json has model_type ${JSON.stringify(json.model_type)}; supported: ${supported.join(', ')}`);
+}
+
+function checked<C extends EncoderConfig>(sizeKey: string, config: C): C {
+  if (config.hiddenSize % config.numAttentionHeads !== 0)
+    throw new UnsupportedModelError(`config.json has ${sizeKey} ${config.hiddenSize}, which ${config.numAttentionHeads} attention heads do not divide`);
+  if (config.padTokenId >= config.vocabSize) throw new UnsupportedModelError(`config.json has pad_token_id ${config.padTokenId}, outside a vocabulary of ${config.vocabSize}`);
+  return config;
+}
+
+/** What every architecture names alike. */
+function common(read: ConfigFields, padTokenId: number): Pick<EncoderConfig, 'padTokenId' | 'initializerRange' | 'numLabels' | 'id2label'> {
+  const id2label = read.labels();
+  return { padTokenId: tokenId(read, 'pad_token_id', padTokenId), initializerRange: read.positive('initializer_range', 0.02), numLabels: Object.keys(id2label).length, id2label };
+}
+
+const tokenId = (read: ConfigFields, key: string, fallback: number): number => read.number(key, fallback, (v) => Number.isInteger(v) && v >= 0, 'a token id');
 
 /** Writes a Hugging Face config. @param architecture class name such as `BertForSequenceClassification` */
-export function serializeBertConfig(c: BertConfig, architecture: string): Record<string, unknown> {
+export function serializeTextConfig(c: TextConfig, architecture: string): Record<string, unknown> {
   return {
     architectures: [architecture],
-    model_type: 'bert',
+    model_type: c.modelType,
     vocab_size: c.vocabSize,
-    hidden_size: c.hiddenSize,
-    num_hidden_layers: c.numHiddenLayers,
-    num_attention_heads: c.numAttentionHeads,
-    intermediate_size: c.intermediateSize,
-    hidden_act: 'gelu',
+    ...(c.modelType === 'distilbert' ? distilBertKeys(c) : bertKeys(c)),
     max_position_embeddings: c.maxPositionEmbeddings,
-    type_vocab_size: c.typeVocabSize,
-    layer_norm_eps: c.layerNormEps,
-    hidden_dropout_prob: c.hiddenDropoutProb,
-    attention_probs_dropout_prob: c.attentionProbsDropoutProb,
     pad_token_id: c.padTokenId,
     initializer_range: c.initializerRange,
-    position_embedding_type: 'absolute',
     id2label: c.id2label,
     label2id: Object.fromEntries(Object.entries(c.id2label).map(([i, l]) => [l, Number(i)])),
     ...(c.numLabels === 1 ? { problem_type: 'regression' } : {}),
     torch_dtype: 'float32',
   };
 }
+
+const bertKeys = (c: BertConfig | RobertaConfig): Record<string, unknown> => ({
+  hidden_size: c.hiddenSize,
+  num_hidden_layers: c.numHiddenLayers,
+  num_attention_heads: c.numAttentionHeads,
+  intermediate_size: c.intermediateSize,
+  hidden_act: 'gelu',
+  type_vocab_size: c.typeVocabSize,
+  layer_norm_eps: c.layerNormEps,
+  hidden_dropout_prob: c.hiddenDropoutProb,
+  attention_probs_dropout_prob: c.attentionProbsDropoutProb,
+  classifier_dropout: c.classifierDropout === c.hiddenDropoutProb ? null : c.classifierDropout,
+  position_embedding_type: 'absolute',
+  ...(c.modelType === 'bert' ? {} : { bos_token_id: c.bosTokenId, eos_token_id: c.eosTokenId }),
+});
+
+const distilBertKeys = (c: DistilBertConfig): Record<string, unknown> => ({
+  dim: c.hiddenSize,
+  n_layers: c.numHiddenLayers,
+  n_heads: c.numAttentionHeads,
+  hidden_dim: c.intermediateSize,
+  activation: 'gelu',
+  dropout: c.hiddenDropoutProb,
+  attention_dropout: c.attentionProbsDropoutProb,
+  seq_classif_dropout: c.classifierDropout,
+  qa_dropout: c.spanDropout,
+  sinusoidal_pos_embds: c.sinusoidalPosEmbds,
+});

@@ -1,10 +1,11 @@
 /**
- * Bytes that BERT with a sequence-classification head keeps between forward and backward, from its shapes alone. N = B·T tokens, H hidden, F MLP width,
- * A heads. Plain fine-tuning keeps 32NH + 8NF + 4BAT² + 16N per encoder layer; SlimFit 3NH + BAT² + NF/2, plus what its training layers add
- * (paper §3.2–3.3, Table 1). Written apart from the tape, so that each can check the other.
+ * Bytes that BERT, or a text encoder that computes the same under other names, keeps between forward and backward, from its shapes alone (encoderLayerBytes.ts). Outside the encoder, N = B·T tokens, H
+ * hidden: the embeddings' LayerNorm; of a classification head 4BH for the activation, and 4BH for each of its linear maps that trains on an input of its own; of a span head 4NH when it trains.
  */
-import type { BertConfig } from '../hub/config';
-import { type ActivationMode, SCHEMES } from '../tape/scheme';
+import type { TextConfig } from '../hub/config';
+import { embeddingName, TEXT_NAMES } from '../hub/textNames';
+import type { ActivationMode } from '../tape/scheme';
+import { encoderLayerBytes, layerNormBytes } from './encoderLayerBytes';
 
 /** Where the bytes are. */
 export interface ActivationBytes {
@@ -27,53 +28,38 @@ export function byPart({ embeddings, encoderLayers, head, total }: ActivationByt
 
 /** What is asked about. */
 export interface ActivationBytesQuery {
-  readonly config: BertConfig;
+  readonly config: TextConfig;
   readonly batchSize: number;
   readonly length: number;
   readonly mode: ActivationMode;
   /** Whether a weight, by Hugging Face name, trains. */
   readonly trains: (name: string) => boolean;
-  /** Whether dropout acts between pooler and classifier: its output is then a tensor of its own. */
-  readonly dropout: boolean;
+  /** Default: sequence classification. */
+  readonly head?: 'sequence classification' | 'question answering';
+  /** Whether dropout acts between a classification head's two linear maps: its output is then a tensor of its own. Default false. */
+  readonly dropout?: boolean;
 }
 
-/** Codes are packed into whole 32-bit words. */
-const words = (bytes: number): number => 4 * Math.ceil(bytes / 4);
-
 /** Bytes kept, by part of the model. Biases are taken to train, as in the paper, so that backward runs down to the embeddings. */
-export function bertActivationBytes(query: ActivationBytesQuery): ActivationBytes {
-  const { config: c, batchSize: B, length: T, mode, trains, dropout } = query;
+export function bertActivationBytes({ config: c, batchSize: B, length: T, mode, trains, head: kind, dropout = false }: ActivationBytesQuery): ActivationBytes {
+  const names = TEXT_NAMES[c.modelType];
   const H = c.hiddenSize;
-  const F = c.intermediateSize;
   const N = B * T;
-  const NH = N * H;
-  const paper = mode === 'paper';
-
-  const norm = (name: string): number => {
-    if (!paper) return 4 * NH + 8 * N;
-    return trains(`${name}.weight`) ? 4 * NH : 8 * Math.floor(SCHEMES.paper.frozenLayerNormShare! * NH) + 4 * N;
-  };
-  const encoderLayer = (i: number): number => {
-    const p = `bert.encoder.layer.${i}`;
-    const anyProjection = ['query', 'key', 'value'].some((n) => trains(`${p}.attention.self.${n}.weight`));
-    const probs = B * c.numAttentionHeads * T * T;
-    const staticBytes = paper
-      ? 3 * words(NH) + words(probs) + words(Math.ceil((N * F) / 2))
-      : 3 * 4 * NH + 4 * probs + 4 * N * F;
-    return (
-      staticBytes +
-      (anyProjection ? 4 * NH : 0) +
-      (trains(`${p}.attention.output.dense.weight`) ? 4 * NH : 0) +
-      norm(`${p}.attention.output.LayerNorm`) +
-      (trains(`${p}.intermediate.dense.weight`) ? 4 * NH : 0) +
-      (trains(`${p}.output.dense.weight`) ? (paper ? words(N * F) : 4 * N * F) : 0) +
-      norm(`${p}.output.LayerNorm`)
+  const embeddings = layerNormBytes(N, H, mode, trains(`${embeddingName(names, 'LayerNorm')}.weight`));
+  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i) => {
+    const weight = (part: string) => trains(`${names.layers}.${i}.${part}.weight`);
+    const { query, key, value, attentionOutput, attentionNorm, up, down, outputNorm } = names.layer;
+    return encoderLayerBytes(
+      { batchSize: B, tokens: T, hiddenSize: H, intermediateSize: c.intermediateSize, heads: c.numAttentionHeads, mode },
+      { projections: [query, key, value].some(weight), attentionOutput: weight(attentionOutput), up: weight(up), down: weight(down), norms: [weight(attentionNorm), weight(outputNorm)] },
     );
+  });
+  const onFirstToken = (): number => {
+    // The activation's output, always; the input of the linear below it, and that of the one above where dropout stands between.
+    const { dense, out } = names.classifier;
+    const pooled = 4 * B * H;
+    return pooled + (trains(`${dense}.weight`) ? pooled : 0) + (dropout && trains(`${out}.weight`) ? pooled : 0);
   };
-  const embeddings = norm('bert.embeddings.LayerNorm');
-  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i) => encoderLayer(i));
-  const pooled = 4 * B * H;
-  const head =
-    pooled + (trains('bert.pooler.dense.weight') ? pooled : 0) + (dropout && trains('classifier.weight') ? pooled : 0);
+  const head = kind === 'question answering' ? (trains('qa_outputs.weight') ? 4 * N * H : 0) : onFirstToken();
   return { embeddings, encoderLayers, head, total: embeddings + encoderLayers.reduce((a, b) => a + b, 0) + head };
 }

@@ -15,7 +15,7 @@ export interface ParameterSpec {
   readonly shape: readonly number[];
   /** `bias`: never frozen in paper mode; the others are freezable layers unless `alwaysTrains`. */
   readonly kind: LayerKind | 'bias';
-  readonly init: 'normal' | 'ones' | 'zeros';
+  readonly init: 'normal' | 'ones' | 'zeros' | 'sinusoid';
   /** Not among the freezable layers although it is a weight (ViT's final LayerNorm). */
   readonly alwaysTrains?: boolean;
 }
@@ -35,7 +35,10 @@ export interface TextBatch extends LabelledBatch {
   readonly tokenTypeIds: Int32Array;
   /** 1 for a real token, 0 for padding. */
   readonly attentionMask: Int32Array;
-  /** Class indices [batchSize]; scores (Float32Array) for regression; token ids [batchSize, length] with −100 elsewhere for masked LM. */
+  /**
+   * Class indices [batchSize]; scores (Float32Array) for regression; token ids [batchSize, length] with −100 elsewhere for masked LM; first and last token of the answer
+   * [batchSize, 2] for question answering.
+   */
   readonly labels: Int32Array | Float32Array;
   readonly batchSize: number;
   readonly length: number;
@@ -156,7 +159,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   }
 }
 
-/** Draws fresh weights: N(0, std²), ones or zeros, by a seeded stream of each parameter's own, so that adding one changes no other. */
+/** Draws fresh weights: N(0, std²), ones, zeros or a sinusoid, by a seeded stream of each parameter's own, so that adding one changes no other. */
 export function initialWeights(specs: readonly ParameterSpec[], std: number, seed: number): Map<string, { shape: readonly number[]; data: Float32Array }> {
   return new Map(specs.map((s) => [s.name, { shape: s.shape, data: drawParameter(s, std, seed) }]));
 }
@@ -165,6 +168,15 @@ export function initialWeights(specs: readonly ParameterSpec[], std: number, see
 export function drawParameter(spec: ParameterSpec, std: number, seed: number): Float32Array {
   const data = new Float32Array(spec.shape.reduce((a, b) => a * b, 1));
   if (spec.init === 'ones') data.fill(1);
+  if (spec.init === 'sinusoid') {
+    // sin and cos of pos/10000^(2·floor(j/2)/H) in turn (Vaswani et al. 2017, §3.5).
+    const H = spec.shape[1];
+    for (let i = 0; i < data.length; i++) {
+      const j = i % H;
+      const angle = Math.floor(i / H) / 10000 ** ((2 * Math.floor(j / 2)) / H);
+      data[i] = j % 2 === 0 ? Math.sin(angle) : Math.cos(angle);
+    }
+  }
   if (spec.init === 'normal') {
     let h = seed >>> 0;
     for (const ch of spec.name) h = (Math.imul(h ^ ch.charCodeAt(0), 0x01000193) + 0x9e3779b9) >>> 0;

@@ -20,10 +20,10 @@ import { selectRows } from '../nn/select';
 import { selfAttention } from '../nn/selfAttention';
 import type { Parameter } from '../tape/parameter';
 import type { Variable } from '../tape/tape';
-import type { FromPretrainedOptions, SavesItself } from './bert';
 import { checkLabels, labelledLoss } from './classificationHead';
 import { type ActivationPlan, type BatchShape, drawParameter, type HostWeights, type ImageBatch, initialWeights, Model, type ModelOutput, type ParameterSpec } from './model';
 import { resizePositions } from './positions';
+import type { FromPretrainedOptions, SavesItself } from './pretrained';
 
 /** Options of `ViTForImageClassification.fromPretrained`. */
 export interface ViTFromPretrainedOptions extends FromPretrainedOptions {

@@ -1,4 +1,4 @@
-/** Element-wise parts: GELU, tanh, dropout, residual addition. */
+/** Element-wise parts: GELU, tanh, ReLU, dropout, residual addition. */
 import type { KeptEncoded, Variable } from '../tape/tape';
 import type { ForwardContext } from './context';
 
@@ -23,6 +23,28 @@ export function tanh(ctx: ForwardContext, x: Variable, layer: string): Variable 
   if (!y.needsGrad) return y;
   const kept = tape.keep(y.tensor, { layer, what: 'tanh output', role: 'static' });
   tape.record(y, [x], [], (g) => [engine.tanhGrad(g, kept.load())]);
+  return y;
+}
+
+/** The smallest normal float32. */
+const TINY = 2 ** -126;
+
+/**
+ * ReLU: y = max(x, 0) = (x + |x|)/2, exact in float32; dx = g where y > 0, else 0. y is kept in float32 (*static*, like tanh's output: the paper has no ReLU), since the linear above
+ * reads the same tensor. The step y > 0 is y/(y + 2⁻¹²⁶): 0 for 0, and exactly 1 from 2⁻¹⁰² up, where the sum is y itself.
+ */
+export function relu(ctx: ForwardContext, x: Variable, layer: string): Variable {
+  const { engine, tape } = ctx;
+  const y = tape.variable(
+    engine.scope(() => engine.affine(engine.add(x.tensor, engine.abs(x.tensor)), 0.5)),
+    [x],
+  );
+  if (!y.needsGrad) return y;
+  const kept = tape.keep(y.tensor, { layer, what: 'ReLU output', role: 'static' });
+  tape.record(y, [x], [], (g) => {
+    const values = kept.load();
+    return [engine.mul(g, engine.div(values, engine.affine(values, 1, TINY)))];
+  });
   return y;
 }
 

@@ -32,6 +32,37 @@ test('each weight of an encoder layer has a short name with the layer’s number
   }
 });
 
+test('DistilBERT’s and RoBERTa’s layers have the short names of BERT’s', () => {
+  const expected: Record<string, string> = {
+    'attention.q_lin': 'query',
+    'attention.k_lin': 'key',
+    'attention.v_lin': 'value',
+    'attention.out_lin': 'attention output',
+    sa_layer_norm: 'attention norm',
+    'ffn.lin1': 'MLP up',
+    'ffn.lin2': 'MLP down',
+    output_layer_norm: 'MLP norm',
+    attention: 'attention',
+    ffn: 'GELU',
+  };
+  for (const [part, short] of Object.entries(expected)) assert.equal(shortLayerName(`distilbert.transformer.layer.3.${part}.weight`), `L3 ${short}`);
+  assert.equal(shortLayerName('roberta.encoder.layer.3.output.dense.weight'), 'L3 MLP down');
+  assert.equal(shortLayerName('roberta.encoder.layer.3.attention.self.query.weight'), 'L3 query');
+  for (const [name, short] of [
+    ['distilbert.embeddings.word_embeddings.weight', 'word embeddings'],
+    ['roberta.embeddings.LayerNorm.weight', 'embeddings norm'],
+    ['pre_classifier.weight', 'pre classifier'],
+    ['classifier.dense.weight', 'classifier dense'],
+    ['classifier.out_proj.weight', 'classifier output'],
+    ['qa_outputs.weight', 'answer span'],
+  ])
+    assert.equal(shortLayerName(name), short);
+  assert.deepEqual(
+    ['distilbert.embeddings.LayerNorm', 'distilbert.transformer.layer.5.ffn', 'roberta.encoder.layer.11.output.dense.weight', 'pre_classifier', 'classifier.dense.weight', 'qa_outputs'].map(modelPart),
+    ['embeddings', 'layer 5', 'layer 11', 'head', 'head', 'head'],
+  );
+});
+
 test('modules without weights of their own have names too', () => {
   assert.equal(shortLayerName('bert.encoder.layer.0.attention.self'), 'L0 attention');
   assert.equal(shortLayerName('bert.encoder.layer.0.intermediate'), 'L0 GELU');

@@ -1,7 +1,7 @@
 /** Bytes kept between forward and backward, against figures worked out by hand and against what the paper's method was measured to keep. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseBertConfig } from '../../src/hub/config';
+import { parseBertConfig, parseDistilBertConfig, parseRobertaConfig } from '../../src/hub/config';
 import { type ActivationBytesQuery, bertActivationBytes } from '../../src/memory/activationBytes';
 import { Random } from '../../src/random';
 import { tinyConfig } from '../models/fixtures';
@@ -94,6 +94,46 @@ test('dropout before the classifier gives it an input of its own, kept when it t
       assert.equal(withDropout.head - without.head, trains === none ? 0 : 64);
       assert.equal(withDropout.total - without.total, withDropout.head - without.head);
     }
+});
+
+test('a span head keeps its input of every token when it trains, and nothing else: no pooler, no tanh', () => {
+  for (const mode of ['exact', 'paper'] as const) {
+    const bytes = (trains: (name: string) => boolean) => bertActivationBytes({ ...small, mode, trains, head: 'question answering' });
+    // 4NH
+    assert.deepEqual([bytes(all).head, bytes(only('qa_outputs.weight')).head, bytes(none).head], [192, 192, 0]);
+    for (const trains of [all, none]) {
+      const classification = bertActivationBytes({ ...small, mode, trains });
+      assert.deepEqual(bytes(trains).encoderLayers, classification.encoderLayers);
+      assert.equal(bytes(trains).total, classification.total - classification.head + bytes(trains).head);
+    }
+  }
+});
+
+test('DistilBERT and RoBERTa keep what a BERT of their size keeps, each part by its own names', () => {
+  const size = { vocab_size: 31, num_labels: 2 };
+  const distilbert = parseDistilBertConfig({ model_type: 'distilbert', ...size, dim: 8, hidden_dim: 16, n_heads: 2, n_layers: 1 });
+  const roberta = parseRobertaConfig({ model_type: 'roberta', ...size, hidden_size: 8, intermediate_size: 16, num_attention_heads: 2, num_hidden_layers: 1 });
+  const bert = (...trained: string[]) => bertActivationBytes({ ...small, mode: 'paper', trains: only(...trained) });
+  const D = 'distilbert.transformer.layer.0';
+  for (const [config, name, bertName] of [
+    [distilbert, `${D}.attention.q_lin`, `${L}.attention.self.query`],
+    [distilbert, `${D}.attention.v_lin`, `${L}.attention.self.value`],
+    [distilbert, `${D}.attention.out_lin`, `${L}.attention.output.dense`],
+    [distilbert, `${D}.sa_layer_norm`, `${L}.attention.output.LayerNorm`],
+    [distilbert, `${D}.ffn.lin1`, `${L}.intermediate.dense`],
+    [distilbert, `${D}.ffn.lin2`, `${L}.output.dense`],
+    [distilbert, `${D}.output_layer_norm`, `${L}.output.LayerNorm`],
+    [distilbert, 'distilbert.embeddings.LayerNorm', 'bert.embeddings.LayerNorm'],
+    [distilbert, 'pre_classifier', 'bert.pooler.dense'],
+    [roberta, 'roberta.encoder.layer.0.attention.self.key', `${L}.attention.self.key`],
+    [roberta, 'roberta.encoder.layer.0.output.dense', `${L}.output.dense`],
+    [roberta, 'classifier.dense', 'bert.pooler.dense'],
+    [roberta, 'classifier.out_proj', 'classifier'],
+  ] as const) {
+    const bytes = bertActivationBytes({ ...small, config, mode: 'paper', trains: only(`${name}.weight`) });
+    assert.deepEqual(bytes, bert(`${bertName}.weight`), name);
+    if (bertName !== 'classifier') assert.notDeepEqual(bytes, bert(), `${name} adds nothing`);
+  }
 });
 
 test('codes fill whole words: three operands, probabilities, GELU nibbles and the down projection’s input each round up', () => {

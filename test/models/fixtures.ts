@@ -2,7 +2,8 @@
 import { chooseEngine } from '../../src/engine/choose';
 import type { Engine } from '../../src/engine/engine';
 import { type BertConfig, parseBertConfig } from '../../src/hub/config';
-import { BertForSequenceClassification, sequenceClassificationSpecs } from '../../src/models/bert';
+import { BertForSequenceClassification } from '../../src/models/bert';
+import { sequenceClassificationSpecs } from '../../src/models/sequenceClassification';
 import { initialWeights, type TextBatch } from '../../src/models/model';
 import { Random } from '../../src/random';
 

@@ -1,6 +1,6 @@
 /**
- * BERT sequence classification in plain float64 loops: the independent reference of the model's tests. Returns logits and the mean
- * cross-entropy (or squared error when there is one label). No dropout.
+ * BERT in plain float64 loops: the independent reference of the model's tests. Returns logits and the mean cross-entropy (or squared error when there is one label) of sequence
+ * classification, or of question answering where the weights have a span head: of each sequence the start logits, then the end logits. No dropout.
  */
 export interface ReferenceConfig {
   readonly H: number;
@@ -79,15 +79,20 @@ export function referenceBert(
         return norm(linear(h, `${p}output.dense`).map((v, i) => v + r[i]), `${p}output.LayerNorm`);
       });
     }
-    logits.push(linear(linear(x[0], 'bert.pooler.dense').map(Math.tanh), 'classifier'));
+    if (w.has('qa_outputs.weight')) {
+      const scores = x.map((r) => linear(r, 'qa_outputs'));
+      logits.push([...scores.map((s) => s[0]), ...scores.map((s) => s[1])]);
+    } else logits.push(linear(linear(x[0], 'bert.pooler.dense').map(Math.tanh), 'classifier'));
   }
+  const crossEntropy = (z: number[], label: number): number => {
+    const top = Math.max(...z);
+    return top + Math.log(z.reduce((s, v) => s + Math.exp(v - top), 0)) - z[label];
+  };
   let loss = 0;
   logits.forEach((z, b) => {
     if (z.length === 1) loss += (z[0] - batch.labels[b]) ** 2 / B;
-    else {
-      const top = Math.max(...z);
-      loss += (top + Math.log(z.reduce((s, v) => s + Math.exp(v - top), 0)) - z[batch.labels[b]]) / B;
-    }
+    else if (w.has('qa_outputs.weight')) loss += (crossEntropy(z.slice(0, T), batch.labels[2 * b]) + crossEntropy(z.slice(T), batch.labels[2 * b + 1])) / (2 * B);
+    else loss += crossEntropy(z, batch.labels[b]) / B;
   });
   return { logits, loss };
 }

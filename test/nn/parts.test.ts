@@ -6,10 +6,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseEngine } from '../../src/engine/choose';
 import type { DeviceTensor, Engine } from '../../src/engine/engine';
-import { add, dropout, gelu, tanh } from '../../src/nn/activations';
+import { add, dropout, gelu, relu, tanh } from '../../src/nn/activations';
 import { ForwardContext } from '../../src/nn/context';
 import { addPositions, Embedding } from '../../src/nn/embedding';
 import { LayerNorm } from '../../src/nn/layerNorm';
+import { reshape, tokensLast } from '../../src/nn/layout';
 import { Linear } from '../../src/nn/linear';
 import { crossEntropy, meanSquaredError } from '../../src/nn/losses';
 import { selectRows } from '../../src/nn/select';
@@ -295,6 +296,28 @@ it('tanh keeps its output in float32 in both modes: dx = g·(1 − y²)', async 
   }
 });
 
+/** Of every size that a pre-activation has, to either side of 0, and 0 itself. */
+const EDGES = [0, -0, 1e-30, -1e-30, 1e-10, -1e-10, 0.3, -0.3, 1, -1, 7.25, -7.25, 1e6, -1e6, 1e18, -1e18];
+
+for (const name of ['cpu', 'wasm', 'default'] as const)
+  test(`ReLU and its gradient are exact to the bit on the ${name} engine, and the output is kept in float32 in both modes`, async () => {
+    const previous = engine;
+    engine = await chooseEngine(name === 'default' ? undefined : name);
+    const before = engine.memory().tensors;
+    const r = new Random(3);
+    const x: Ref = { shape: [4, 8], data: Array.from({ length: 32 }, (_, i) => Math.fround(EDGES[i] ?? r.normal())) };
+    const g = map(random(r, [4, 8]), Math.fround);
+    for (const mode of MODES) {
+      const { y, grads, kept } = await trial({ mode, inputs: { x }, grad: g, forward: (ctx, v) => relu(ctx, v.x, 'pre_classifier') });
+      y.forEach((v, i) => assert.equal(v + 0, Math.max(x.data[i], 0) + 0, `relu(${x.data[i]})`));
+      grads.x.forEach((v, i) => assert.equal(v + 0, x.data[i] > 0 ? g.data[i] : 0, `gradient at ${x.data[i]}`));
+      assert.deepEqual(kept, [['pre_classifier', 'ReLU output', 'static', 'float32', 128, 0]]);
+    }
+    assert.equal(engine.memory().tensors, before);
+    if (name !== 'default') engine.dispose();
+    engine = previous;
+  });
+
 it('a sum passes its gradient to both, and twice to a value added to itself', async (r) => {
   const [a, b, g] = [random(r, [3, 4]), random(r, [3, 4]), random(r, [3, 4])];
   const two = await trial({ mode: 'paper', inputs: { a, b }, grad: g, forward: (ctx, v) => add(ctx, v.a, v.b) });
@@ -533,6 +556,30 @@ it('what is picked of a sequence holds the bytes of those rows only', async (r) 
   const { kept } = await trial({ mode: 'paper', inputs: { x }, grad: random(r, [2, 4]), forward: (ctx, v) => engine.scope(() => tanh(ctx, selectRows(ctx, v.x, positions), 'pooler')) });
   engine.free(positions);
   assert.deepEqual(kept.map((row) => row[4]), [2 * 4 * 4]);
+});
+
+it('scores of tokens are laid out score by score, and their gradients go back to the tokens', async (r) => {
+  const [B, T, C] = [2, 5, 3];
+  const x = random(r, [B, T, C]);
+  const g = random(r, [B, C * T]);
+  const { y, grads, kept } = await trial({ mode: 'paper', inputs: { x }, grad: g, forward: (ctx, v) => tokensLast(ctx, v.x) });
+  for (let b = 0; b < B; b++)
+    for (let t = 0; t < T; t++)
+      for (let c = 0; c < C; c++) {
+        const [token, laid] = [(b * T + t) * C + c, b * C * T + c * T + t];
+        assert.equal(y[laid], Math.fround(x.data[token]));
+        assert.equal(grads.x[token], Math.fround(g.data[laid]));
+      }
+  assert.deepEqual(kept, []);
+});
+
+it('another shape has the same values and gradients', async (r) => {
+  const x = random(r, [2, 6]);
+  const g = random(r, [4, 3]);
+  const { y, grads, kept } = await trial({ mode: 'paper', inputs: { x }, grad: g, forward: (ctx, v) => reshape(ctx, v.x, [4, 3]) });
+  near(y, x, 'y');
+  near(grads.x, g, 'dx');
+  assert.deepEqual(kept, []);
 });
 
 // ---- losses ---------------------------------------------------------------------------------------------------------------

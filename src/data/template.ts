@@ -1,0 +1,72 @@
+/** How a text or a pair of texts becomes a sequence: what tokenizer.json's `post_processor` puts around them (tokenizers: processors/{template,bert,roberta}.rs). */
+import { CheckpointError } from '../errors';
+
+/** Special tokens, or the place of a text; each with the token type of what stands there. */
+export type TemplatePart = { readonly ids: readonly number[]; readonly type: number } | { readonly text: 'A' | 'B'; readonly type: number };
+
+/** What a text alone and what a pair becomes. */
+export interface Templates {
+  readonly single: readonly TemplatePart[];
+  readonly pair: readonly TemplatePart[];
+}
+
+interface Processor {
+  readonly type?: string;
+  readonly processors?: readonly Processor[];
+  readonly single?: readonly Piece[];
+  readonly pair?: readonly Piece[];
+  readonly special_tokens?: Readonly<Record<string, { readonly ids?: readonly number[] }>>;
+  readonly cls?: readonly [string, number];
+  readonly sep?: readonly [string, number];
+}
+
+interface Piece {
+  readonly SpecialToken?: { readonly id: string; readonly type_id: number };
+  readonly Sequence?: { readonly id: 'A' | 'B'; readonly type_id: number };
+}
+
+/**
+ * Reads a `post_processor`. Without one, texts are put together as BERT's.
+ * @throws CheckpointError when it is of a kind that is not known, or names tokens without ids
+ */
+export function templatesOf(postProcessor: unknown, cls: number, sep: number): Templates {
+  const steps = flatten(postProcessor as Processor | null | undefined);
+  // ByteLevel only changes offsets.
+  const [processor, ...others] = steps.filter((p) => p.type !== 'ByteLevel');
+  if (others.length > 0) throw new CheckpointError(`tokenizer.json has the post_processors ${steps.map((p) => p.type).join(', ')}; only one that adds special tokens is supported`);
+  switch (processor?.type) {
+    case undefined:
+      return bert(cls, sep);
+    case 'BertProcessing':
+      return bert(processor.cls?.[1] ?? cls, processor.sep?.[1] ?? sep);
+    case 'RobertaProcessing':
+      return roberta(processor.cls?.[1] ?? cls, processor.sep?.[1] ?? sep);
+    case 'TemplateProcessing':
+      return { single: partsOf(processor, processor.single), pair: partsOf(processor, processor.pair) };
+    default:
+      throw new CheckpointError(`tokenizer.json has post_processor ${processor.type}; supported: TemplateProcessing, BertProcessing, RobertaProcessing`);
+  }
+}
+
+const flatten = (p: Processor | null | undefined): readonly Processor[] => (!p ? [] : p.type === 'Sequence' ? (p.processors ?? []).flatMap(flatten) : [p]);
+
+/** [CLS] a [SEP], [CLS] a [SEP] b [SEP]: types 0, then 1. */
+const bert = (cls: number, sep: number): Templates => {
+  const single: TemplatePart[] = [{ ids: [cls], type: 0 }, { text: 'A', type: 0 }, { ids: [sep], type: 0 }];
+  return { single, pair: [...single, { text: 'B', type: 1 }, { ids: [sep], type: 1 }] };
+};
+
+/** <s> a </s>, <s> a </s></s> b </s>: all of type 0. */
+const roberta = (cls: number, sep: number): Templates => {
+  const single: TemplatePart[] = [{ ids: [cls], type: 0 }, { text: 'A', type: 0 }, { ids: [sep], type: 0 }];
+  return { single, pair: [...single, { ids: [sep], type: 0 }, { text: 'B', type: 0 }, { ids: [sep], type: 0 }] };
+};
+
+function partsOf({ special_tokens = {} }: Processor, pieces: readonly Piece[] = []): TemplatePart[] {
+  return pieces.map(({ SpecialToken: token, Sequence: sequence }) => {
+    if (sequence) return { text: sequence.id, type: sequence.type_id };
+    const ids = token && special_tokens[token.id]?.ids;
+    if (!ids) throw new CheckpointError(`tokenizer.json's TemplateProcessing has ${token ? `no ids of ${token.id}` : 'a part that is neither a special token nor a text'}`);
+    return { ids, type: token.type_id };
+  });
+}
