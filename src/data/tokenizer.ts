@@ -166,8 +166,9 @@ export class Tokenizer {
           pieces.ids.forEach((id, k) => {
             const to = begin + pieces.ends[k];
             ids.push(id);
-            starts.push(offset + aligned.starts[from]);
-            ends.push(offset + aligned.ends[to - 1]);
+            // Not merely the first and the last: marks may have changed places.
+            starts.push(offset + Math.min(...aligned.starts.slice(from, to)));
+            ends.push(offset + Math.max(...aligned.ends.slice(from, to)));
             from = to;
           });
         }
