@@ -7,7 +7,7 @@ import type { SquadExample } from './squad';
 
 /** Settings of the official script. */
 export interface SquadEvaluationOptions {
-  /** How much each question seems unanswerable, by id, in any unit (`--na-prob-file`); in the map's order where equal. Without it nothing is thresholded, and there are no `best_…`. */
+  /** How much each question seems unanswerable, by id, in any unit (`--na-prob-file`); in the map's order where equal. Default: 0 for each, and no `best_…`. */
   readonly naScores?: ReadonlyMap<string, number>;
   /** An answer counts as 'none' where its naScore is above this (`--na-prob-thresh`). Default 1, as in the script. */
   readonly threshold?: number;
@@ -52,10 +52,7 @@ export function evaluateSquad(examples: readonly SquadExample[], predictions: Re
     exact.set(id, Math.max(...gold.map((text) => exactMatch(text, predicted))));
     f1.set(id, Math.max(...gold.map((text) => overlapF1(text, predicted))));
   }
-  const thresholded = (scores: ReadonlyMap<string, number>): ReadonlyMap<string, number> => {
-    if (!naScores) return scores;
-    return new Map([...scores].map(([id, s]) => [id, naScoreOf(naScores, id) > threshold ? Number(!hasAnswer.get(id)) : s]));
-  };
+  const thresholded = (scores: ReadonlyMap<string, number>) => new Map([...scores].map(([id, s]) => [id, naScoreOf(naScores, id) > threshold ? Number(!hasAnswer.get(id)) : s]));
   const exactScores = thresholded(exact);
   const f1Scores = thresholded(f1);
   const ids = [...hasAnswer.keys()];
@@ -133,7 +130,8 @@ function bestThreshold(
   return { score: (100 * best.score) / scores.size, threshold: best.threshold };
 }
 
-function naScoreOf(naScores: ReadonlyMap<string, number>, id: string): number {
+function naScoreOf(naScores: ReadonlyMap<string, number> | undefined, id: string): number {
+  if (!naScores) return 0;
   const score = naScores.get(id);
   if (score === undefined || Number.isNaN(score)) throw new InvalidArgumentError(`the naScore of question '${id}' is ${score === undefined ? 'missing' : 'NaN'}: every question needs one`);
   return score;

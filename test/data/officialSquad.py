@@ -236,8 +236,11 @@ def decode(case):
         nbest.append(pred)
     if case['version2'] and '' not in seen:
         nbest.append(('', null_logits[0], null_logits[1]))
+    if not nbest:
+        nbest.append(('', 0.0, 0.0))
     probs = compute_softmax([p[1] + p[2] for p in nbest])
-    best_non_null = next(p for p in nbest if p[0])
+    # Where no span counts the script puts the text "empty" with logits of 0 among the candidates; SlimFit answers nothing then.
+    best_non_null = next((p for p in nbest if p[0]), ('', 0.0, 0.0))
     score_diff = score_null - best_non_null[1] - best_non_null[2]
     if case['version2']:
         text = '' if score_diff > case['threshold'] else best_non_null[0]
