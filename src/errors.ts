@@ -17,6 +17,7 @@ export type SlimFitErrorCode =
   | 'label-out-of-range'
   | 'unknown-task'
   | 'data-row'
+  | 'data-entry'
   | 'file-not-found'
   | 'loss-not-finite'
   | 'interrupted';
@@ -115,6 +116,18 @@ export class DataRowError extends SlimFitError {
     readonly reason: string,
   ) {
     super('data-row', `${file}:${line}: ${reason}`);
+  }
+}
+
+/** An entry of a JSON data file that cannot be used: file, entry (article, paragraph, question) and reason. */
+export class DataEntryError extends SlimFitError {
+  constructor(
+    readonly file: string,
+    readonly entry: string,
+    readonly reason: string,
+    options?: ErrorOptions,
+  ) {
+    super('data-entry', `${file}: ${entry}: ${reason}`, options);
   }
 }
 

@@ -68,11 +68,15 @@ export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitAc
 export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
-export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } from './data/tokenizer';
+export { Tokenizer, type EncodeOptions, type Encoding, type TokenOffsets, type VocabularyOptions } from './data/tokenizer';
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
 export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueData, type GlueTask, type UnlabelledExample } from './data/glue';
 export { glueSubmission, readGlueTest, writeGlueSubmission, type GlueTest } from './data/glueSubmission';
+export { readSquad, type SquadAnswer, type SquadExample } from './data/squad';
+export { SquadDataset, type SquadDatasetOptions, type SquadFeature } from './data/squadDataset';
+export { squadPredictions, writeSquadPredictions, type SquadCandidate, type SquadPrediction, type SquadPredictionOptions, type SquadPredictions } from './data/squadPredictions';
+export { evaluateSquad, normalizeAnswer, type SquadEvaluation, type SquadEvaluationOptions } from './data/squadEvaluation';
 export { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './data/metrics';
 export { generateAcceptability, generateText } from './data/embedded/grammar';
 export { embeddedModel } from './data/embedded/embedded';
