@@ -75,12 +75,12 @@ export { encodingErrorFigure, gradientErrorFigure } from './inspect/healthFigure
 export { lossFigure, metricsFigure, throughputFigure } from './inspect/runFigures';
 export { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable } from './inspect/tables';
 export { compare, RunComparison } from './inspect/compare';
-export { formatBytes } from './inspect/units';
+export { formatBytes } from './units';
 export { modelPart, shortLayerName } from './inspect/layerNames';
 export { Summary } from './inspect/summary';
 export type { Trace } from './inspect/staticSvg';
 export { loadHistory, saveHistory } from './training/historyFile';
-export { ProgressLine, type ProgressOutput } from './training/progress';
+export { ProgressLine, type ProgressOutput } from './progress';
 
 // Errors.
 export * from './errors';
