@@ -28,6 +28,12 @@ export type { ActivationPlan, BatchShape, BatchSource, HostWeights, ImageBatch, 
 export { defaultLabels, parseBertConfig, serializeBertConfig, type BertConfig } from './hub/config';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
+// Where data and checkpoints come from.
+export { hub, type HubModelOptions } from './hub/hub';
+export { dataset, DATASET_ALIASES, HubDataset, type DatasetOptions } from './hub/dataset';
+export { readParquetFile, readParquetInfo, type ParquetInfo, type ParquetReadOptions, type ParquetRow, type ParquetValue } from './hub/parquet';
+export type { HubOptions, RetryOptions } from './hub/settings';
+
 // Freezing.
 export type { FreezableLayer, LayerKind } from './freezing/layer';
 export type { FreezePolicy, PolicyFactory, PolicyState } from './freezing/policy';
