@@ -101,7 +101,7 @@ export class HubDataset {
 /** Files by configuration and split. */
 type Layout = Map<string, Map<string, string[]>>;
 
-/** Sorts a listing into configurations and splits. @throws HubNotFoundError when a split lacks one of its numbered files */
+/** Sorts a listing into configurations and splits. */
 export function layoutOf(names: readonly string[]): Layout {
   const layout: Layout = new Map();
   for (const name of [...names].sort()) {
@@ -112,11 +112,6 @@ export function layoutOf(names: readonly string[]): Layout {
     const splits = layout.get(key) ?? new Map<string, string[]>();
     layout.set(key, splits.set(split, [...(splits.get(split) ?? []), name]));
   }
-  for (const splits of layout.values())
-    for (const [split, files] of splits) {
-      const due = Number(/-of-(\d{5})/.exec(files[0])?.[1] ?? files.length);
-      if (files.length !== due) throw new HubNotFoundError(`split '${split}' should have ${due} files, ${files.length} are there: ${files.slice(0, 3).join(', ')}`, 'file');
-    }
   return layout;
 }
 
@@ -134,8 +129,8 @@ export async function dataset(repo: string, config?: string, options: DatasetOpt
   const local = !Object.hasOwn(DATASET_ALIASES, repo) && existsSync(repo) && statSync(repo).isDirectory();
   const name = Object.hasOwn(DATASET_ALIASES, repo) ? DATASET_ALIASES[repo] : repo;
   if (!local) checkRepoName(name);
-  const snapshot: Pick<Snapshot, 'folder' | 'names' | 'load'> & { readonly commit?: string } = local
-    ? { folder: path.resolve(repo), names: readdirSync(repo, { recursive: true, encoding: 'utf8' }).map((n) => n.split(path.sep).join('/')), load: async () => {} }
+  const snapshot: Pick<Snapshot, 'folder' | 'names' | 'listed' | 'load'> & { readonly commit?: string } = local
+    ? { folder: path.resolve(repo), names: readdirSync(repo, { recursive: true, encoding: 'utf8' }).map((n) => n.split(path.sep).join('/')), listed: true, load: async () => {} }
     : await openWithParquet(name, options);
   const layout = layoutOf(snapshot.names);
   if (layout.size === 0) throw new HubNotFoundError(`${name} has no Parquet files, and the hub has not converted it: it has ${snapshot.names.slice(0, 5).join(', ') || 'no files'}`, 'file');
@@ -145,6 +140,13 @@ export async function dataset(repo: string, config?: string, options: DatasetOpt
   const wanted = options.splits ?? [...splits.keys()];
   for (const split of wanted) if (!splits.has(split)) throw new HubNotFoundError(`${name} (${chosen}) has no split '${split}': choose of ${[...splits.keys()].join(', ')}`, 'split');
   if (wanted.length === 0) throw new InvalidArgumentError('splits is empty: name at least one, or leave it out for all');
+  for (const split of wanted) {
+    const files = splits.get(split)!;
+    const due = Number(/-of-(\d{5})/.exec(files[0])?.[1] ?? files.length);
+    const text = `split '${split}' of ${name} should have ${due} files, ${files.length} are there: ${files.slice(0, 3).join(', ')}`;
+    // Offline without a listing, what is in the cache may be half a split.
+    if (files.length !== due) throw snapshot.listed ? new HubNotFoundError(text, 'file') : new OfflineError(`${text}; finish the download with a connection`);
+  }
   await snapshot.load(wanted.flatMap((split) => splits.get(split)!));
   const parts = new Map<string, { file: string; info: ParquetInfo }[]>();
   let columns: string | undefined;
@@ -175,7 +177,7 @@ async function openWithParquet(repo: string, options: DatasetOptions): Promise<S
   try {
     return await openSnapshot('dataset', repo, settingsOf({ ...options, revision: CONVERTED }));
   } catch (error) {
-    if (error instanceof HubNotFoundError && error.what === 'revision') return main;
+    if (error instanceof HubNotFoundError) return main;
     throw error;
   }
 }

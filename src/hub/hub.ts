@@ -51,6 +51,7 @@ export async function hub(repo: string, options: HubModelOptions = {}): Promise<
         `${repo} has ${other[0]}, but no ${WEIGHTS_FILE}: SlimFit reads safetensors alone and runs no code from checkpoints. Convert it once in Python with ` +
           "AutoModel.from_pretrained(…).save_pretrained(folder, safe_serialization=True) and give that folder, or name a revision that has it (the hub's converter offers 'refs/pr/…' ones)",
       );
+    if (!snapshot.listed) await snapshot.load([WEIGHTS_FILE]);
     throw new HubNotFoundError(`${repo} has no ${WEIGHTS_FILE}: is it a model? It has ${snapshot.names.slice(0, 5).join(', ') || 'no files'}`, 'file');
   }
   await snapshot.load(['config.json', weights, ...BESIDE.filter((n) => listed.has(n))]);

@@ -10,9 +10,9 @@
  * https://huggingface.co/docs/huggingface_hub/guides/manage-cache
  */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { copyFile, lstat, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, lstat, mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { DownloadError, HubNotFoundError, OfflineError, UnsafeFileNameError } from '../errors';
+import { DownloadError, HubNotFoundError, OfflineError, SlimFitError, UnsafeFileNameError } from '../errors';
 import { ProgressLine } from '../progress';
 import { formatBytes } from '../units';
 import { downloadBlob, partialBytes, type RepoFile } from './blob';
@@ -33,6 +33,8 @@ export interface Snapshot {
   readonly folder: string;
   /** Paths of all files of the commit; offline and without a listing, of those in the cache. */
   readonly names: readonly string[];
+  /** Whether `names` are those of the commit, and not of what happens to be in the cache. */
+  readonly listed: boolean;
   /** Makes sure that these files are in the folder. @throws DownloadError, ChecksumError, OfflineError, HubNotFoundError, HubAccessError, UnsafeFileNameError, InterruptedError */
   load(names: readonly string[]): Promise<void>;
 }
@@ -67,7 +69,7 @@ export async function openSnapshot(kind: 'model' | 'dataset', repo: string, sett
   if (offline) return fromCache();
   try {
     const usable = cached !== undefined && existsSync(path.join(storage, 'snapshots', cached));
-    const commit = COMMIT.test(revision) ? revision : await askCommit(kind, repo, client, usable ? 1 : undefined);
+    const commit = COMMIT.test(revision) ? revision : await askCommit(kind, repo, client, usable ? 2 : undefined);
     const tree = readTree(storage, commit) ?? (await askTree(kind, repo, commit, client));
     return new HubSnapshot(kind, repo, storage, commit, tree, client);
   } catch (error) {
@@ -155,23 +157,32 @@ function readRef(storage: string, revision: string): string | undefined {
   }
 }
 
+let count = 0;
+/** A name that no one else writes to, beside a file. */
+const beside = (file: string): string => `${file}.${process.pid}-${count++}.tmp`;
+
 /** Writes a small file whole or not at all. */
 async function writeWhole(file: string, text: string): Promise<void> {
   await mkdir(path.dirname(file), { recursive: true });
-  const temporary = `${file}.${process.pid}.tmp`;
+  const temporary = beside(file);
   await writeFile(temporary, text);
   await rename(temporary, file);
 }
 
 /** Size of what a path leads to; undefined when it leads to no file. */
 function sizeOf(file: string): number | undefined {
-  const s = statSync(file, { throwIfNoEntry: false });
-  return s?.isFile() ? s.size : undefined;
+  try {
+    const s = statSync(file);
+    return s.isFile() ? s.size : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** A commit in the cache, without a hub. */
 class CachedSnapshot implements Snapshot {
   readonly folder: string;
+  readonly listed: boolean;
   readonly names: readonly string[];
 
   constructor(
@@ -181,6 +192,7 @@ class CachedSnapshot implements Snapshot {
     private readonly tree: Tree | undefined,
   ) {
     this.folder = path.join(storage, 'snapshots', commit);
+    this.listed = tree !== undefined;
     this.names = tree ? [...tree.keys()] : readdirSync(this.folder, { recursive: true, encoding: 'utf8' }).map((n) => n.split(path.sep).join('/')).filter((n) => sizeOf(path.join(this.folder, n)) !== undefined);
   }
 
@@ -198,6 +210,7 @@ class CachedSnapshot implements Snapshot {
 /** A commit whose missing files come from the hub. */
 class HubSnapshot implements Snapshot {
   readonly folder: string;
+  readonly listed = true;
   readonly names: readonly string[];
 
   constructor(
@@ -213,19 +226,31 @@ class HubSnapshot implements Snapshot {
   }
 
   async load(names: readonly string[]): Promise<void> {
-    const { endpoint, revision, progress } = this.client.settings;
+    const { endpoint } = this.client.settings;
     for (const name of names) {
       checkFileName(name, `${endpoint}, in the listing of ${this.repo},`);
       if (!this.tree.has(name)) throw new HubNotFoundError(`${endpoint} has no file ${name} in ${this.repo} (commit ${this.commit.slice(0, 7)}): check the name`, 'file');
     }
-    const blobs = path.join(this.storage, 'blobs');
     const wanted: RepoFile[] = names.map((name) => {
       const e = this.tree.get(name)!;
       return { path: name, size: e.size, hash: hashOf(e), algorithm: e.lfs_sha256 === undefined ? 'git-sha1' : 'sha256' };
     });
     const missing = wanted.filter((f) => sizeOf(path.join(this.folder, f.path)) !== f.size);
     // A cache that holds everything may be read-only.
-    if (missing.length === 0) return this.remember(revision).catch(() => {});
+    if (missing.length === 0) return this.remember().catch(() => {});
+    try {
+      await this.fetch(missing);
+      // Last: until all is here, the branch is where the older, whole copy is.
+      await this.remember();
+    } catch (error) {
+      if (error instanceof SlimFitError) throw error;
+      throw new DownloadError(`${this.repo} cannot be stored in ${this.storage}: ${(error as Error).message}: set HF_HOME to a folder that can be written`, endpoint, 0, undefined, { cause: error });
+    }
+  }
+
+  private async fetch(missing: readonly RepoFile[]): Promise<void> {
+    const { endpoint, progress } = this.client.settings;
+    const blobs = path.join(this.storage, 'blobs');
     await mkdir(blobs, { recursive: true });
     for (const f of missing) await this.realFolder(path.dirname(path.join(this.folder, f.path)), f.path);
     const toCome = missing.filter((f) => sizeOf(path.join(blobs, f.hash)) !== f.size);
@@ -251,11 +276,11 @@ class HubSnapshot implements Snapshot {
       this.client.onWait = () => {};
       line?.end();
     }
-    // Last: until all is here, the branch is where the older, whole copy is.
-    await this.remember(revision);
   }
 
-  private async remember(revision: string): Promise<void> {
+  /** Writes down what the commit holds, and that the branch is there. */
+  private async remember(): Promise<void> {
+    const { revision } = this.client.settings;
     if (readTree(this.storage, this.commit) === undefined) {
       const files = Object.fromEntries([...this.tree].sort(([a], [b]) => (a < b ? -1 : 1)));
       await writeWhole(path.join(this.storage, 'trees', `${this.commit}.json`), JSON.stringify({ format_version: 1, files }, null, 1));
@@ -277,8 +302,7 @@ class HubSnapshot implements Snapshot {
 
 /** Points a snapshot's file to its blob, in place of whatever stands there; where links are not allowed (Windows) the file is copied. */
 async function link(blob: string, pointer: string): Promise<void> {
-  const temporary = `${pointer}.${process.pid}.tmp`;
-  await rm(temporary, { force: true });
+  const temporary = beside(pointer);
   try {
     await symlink(path.relative(path.dirname(pointer), blob), temporary);
   } catch {
