@@ -20,7 +20,14 @@ export type SlimFitErrorCode =
   | 'data-entry'
   | 'file-not-found'
   | 'loss-not-finite'
-  | 'interrupted';
+  | 'interrupted'
+  | 'download-failed'
+  | 'hub-access'
+  | 'hub-not-found'
+  | 'checksum-mismatch'
+  | 'offline'
+  | 'unsafe-file-name'
+  | 'parquet-corrupt';
 
 /** Base of every error that SlimFit throws on purpose. */
 export class SlimFitError extends Error {
@@ -145,9 +152,78 @@ export class LossNotFiniteError extends SlimFitError {
   }
 }
 
-/** Training was stopped by an abort signal or the kernel's interrupt, at a step boundary; the state is consistent. */
+/** Training was stopped by an abort signal or the kernel's interrupt, at a step boundary, or a download was; the state is consistent. */
 export class InterruptedError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('interrupted', message, options);
+  }
+}
+
+/**
+ * A download failed for good: no connection, an answer cut or stalled too often, a server in trouble (429, 5xx), or an answer that is none of a hub. What has come is kept and
+ * the next call goes on from there. The text never holds a token.
+ */
+export class DownloadError extends SlimFitError {
+  /**
+   * @param url without its query, which may be a signature
+   * @param bytes how much of the file is on the disk
+   * @param status HTTP status of the last answer, if there was one
+   */
+  constructor(
+    message: string,
+    readonly url: string,
+    readonly bytes: number = 0,
+    readonly status?: number,
+    options?: ErrorOptions,
+  ) {
+    super('download-failed', message, options);
+  }
+}
+
+/** The hub refused (401, 403): the repository is private or gated, or does not exist and the hub does not say so. */
+export class HubAccessError extends SlimFitError {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super('hub-access', message);
+  }
+}
+
+/** The hub has no such repository, revision, configuration or file. */
+export class HubNotFoundError extends SlimFitError {
+  constructor(
+    message: string,
+    readonly what: 'repository' | 'revision' | 'configuration' | 'split' | 'file',
+  ) {
+    super('hub-not-found', message);
+  }
+}
+
+/** A file's contents are not those that the hub's listing names by their hash. The file was removed. */
+export class ChecksumError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('checksum-mismatch', message, options);
+  }
+}
+
+/** Offline mode, and the cache does not hold what was asked for. */
+export class OfflineError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('offline', message, options);
+  }
+}
+
+/** A name from a server or an index that would lead out of its folder, or that some system cannot store. Nothing was written. */
+export class UnsafeFileNameError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('unsafe-file-name', message, options);
+  }
+}
+
+/** A Parquet file is damaged, or holds what cannot be read. */
+export class ParquetError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('parquet-corrupt', message, options);
   }
 }

@@ -39,6 +39,12 @@ export type { BertConfig, DistilBertConfig, RobertaConfig, TextConfig } from './
 export { parseViTConfig, serializeViTConfig, vitTokens, type ViTConfig } from './hub/vitConfig';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
+// Where data and checkpoints come from.
+export { hub, type HubModelOptions } from './hub/hub';
+export { dataset, DATASET_ALIASES, HubDataset, type DatasetOptions } from './hub/dataset';
+export { readParquetFile, readParquetInfo, type ParquetInfo, type ParquetReadOptions, type ParquetRow, type ParquetValue } from './hub/parquet';
+export type { HubOptions, RetryOptions } from './hub/settings';
+
 // Freezing.
 export type { FreezableLayer, LayerKind } from './freezing/layer';
 export type { FreezePolicy, PolicyFactory, PolicyState } from './freezing/policy';
@@ -92,12 +98,12 @@ export { encodingErrorFigure, gradientErrorFigure } from './inspect/healthFigure
 export { lossFigure, metricsFigure, throughputFigure } from './inspect/runFigures';
 export { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable } from './inspect/tables';
 export { compare, RunComparison } from './inspect/compare';
-export { formatBytes } from './inspect/units';
+export { formatBytes } from './units';
 export { modelPart, shortLayerName } from './inspect/layerNames';
 export { Summary } from './inspect/summary';
 export type { Trace } from './inspect/staticSvg';
 export { loadHistory, saveHistory } from './training/historyFile';
-export { ProgressLine, type ProgressOutput } from './training/progress';
+export { ProgressLine, type ProgressOutput } from './progress';
 
 // Errors.
 export * from './errors';
