@@ -60,6 +60,15 @@ export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } 
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
 export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueTask } from './data/glue';
+export { ImageDataset, type ImageDatasetOptions } from './data/imageDataset';
+export { IMAGENET_MEAN, IMAGENET_STD, parseImageProcessor, readImageProcessor, VIT_TRANSFORM, type ImageTransform } from './data/imageProcessor';
+export { ImageRows, type ImageRow, type ImageRowOptions, type ImageSource } from './data/imageSource';
+export { Cifar, readCifar10, readCifar100 } from './data/cifar';
+export { ImageFolder, type BrokenImage } from './data/imageFolder';
+export { cifarAugmentation, imagenetAugmentation, randomResizedCrop, type Augmentation } from './data/pixels/augmentation';
+export type { StoredImage } from './data/pixels/decode';
+export type { Resampling } from './data/pixels/resample';
+export type { CropBox, ImageSize, Rgb, RgbImage } from './data/pixels/rgbImage';
 export { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './data/metrics';
 export { generateAcceptability, generateText } from './data/embedded/grammar';
 export { embeddedModel } from './data/embedded/embedded';
