@@ -106,7 +106,7 @@ export class ImageWorkers {
   }
 
   private start(): Thread {
-    const worker = new Worker(workerFile(), { workerData: this.settings });
+    const worker = startThread(this.settings);
     const thread: Thread = { worker, current: undefined, failure: undefined };
     if (this.waiting === 0) worker.unref();
     worker.on('message', (answer: RenderAnswer) => {
@@ -131,9 +131,12 @@ export class ImageWorkers {
   }
 }
 
-/** Beside the bundle in dist, or among the sources (then the process runs under tsx, and so does the thread). */
-function workerFile(): string {
-  const found = ['imageWorker.cjs', 'imageWorker.ts'].map((name) => path.join(__dirname, name)).find((file) => existsSync(file));
-  if (!found) throw new ImageWorkerError(`no imageWorker.cjs in ${__dirname}: run \`npm run build\`, or use workers: 0`);
-  return found;
+/** The bundle of imageWorker.ts beside that of the library in dist; among the sources tsx compiles it, which does not reach into threads by itself. */
+function startThread(workerData: RenderSettings): Worker {
+  const bundle = path.join(__dirname, 'imageWorker.cjs');
+  if (existsSync(bundle)) return new Worker(bundle, { workerData });
+  const source = path.join(__dirname, 'imageWorker.ts');
+  if (!existsSync(source)) throw new ImageWorkerError(`no imageWorker.cjs in ${__dirname}: run \`npm run build\`, or use workers: 0`);
+  const code = `const load = require('node:module').createRequire(${JSON.stringify(source)}); load('tsx/cjs'); load(${JSON.stringify(source)});`;
+  return new Worker(code, { eval: true, workerData });
 }
