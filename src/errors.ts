@@ -19,6 +19,8 @@ export type SlimFitErrorCode =
   | 'data-row'
   | 'data-entry'
   | 'file-not-found'
+  | 'image-unreadable'
+  | 'image-worker'
   | 'loss-not-finite'
   | 'interrupted'
   | 'download-failed'
@@ -142,6 +144,25 @@ export class DataEntryError extends SlimFitError {
 export class FileMissingError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('file-not-found', message, options);
+  }
+}
+
+/** An image that cannot be decoded: broken, truncated, empty, too large or no image at all. */
+export class ImageDecodeError extends SlimFitError {
+  constructor(
+    /** The file, or the row that holds the image. */
+    readonly file: string,
+    readonly reason: string,
+    options?: ErrorOptions,
+  ) {
+    super('image-unreadable', `${file}: ${reason}`, options);
+  }
+}
+
+/** A thread that decodes images died. Its batch was not made; the next batch gets a new thread. */
+export class ImageWorkerError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('image-worker', message, options);
   }
 }
 
