@@ -65,6 +65,22 @@ test('the least likely none of all windows counts', () => {
   assert.equal(q.text, 'b');
 });
 
+test('a span counts in the window that shows its first token best, where a hundred tokens of length are worth one of context', () => {
+  // 400 tokens: windows 0–379 and 128–399, of 380 and 272. Token 254 has 125 tokens behind it in the first, 126 before it in the second: 125 + 3.8 is more than 126 + 2.72.
+  const context = Array.from({ length: 400 }, (_, i) => letters[i % 8]).join(' ');
+  const d = new SquadDataset([example('1', context)], tokenizer);
+  assert.deepEqual(d.features.map((f) => [f.firstToken, f.tokenCount]), [[0, 380], [128, 272]]);
+  const found = (token: number, window: number) => {
+    const logits = new Float32Array(2 * 768).fill(-5);
+    for (const half of [0, 384]) {
+      logits[half] = logits[768 + half] = 0;
+      logits[window * 768 + half + 3 + token - d.features[window].firstToken] = 5;
+    }
+    return squadPredictions(d, { logits, numLabels: 768, labels: new Int32Array(4) }).questions[0].nBest[0].start === 2 * token;
+  };
+  assert.deepEqual([found(254, 0), found(254, 1), found(255, 0), found(255, 1)], [true, false, false, true]);
+});
+
 test('where no question is impossible every one is answered', () => {
   const d = dataset([example('1', 'b c d e', 'c')]);
   assert.equal(squadPredictions(d, logitsOf({ start: [[0, 9], [4, 1]], end: [[0, 9], [4, 1]] })).texts.get('1'), 'c');
