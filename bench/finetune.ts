@@ -3,14 +3,21 @@
  * stand there already are not done again. Ends with the table of bench/README.md.
  */
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { readCifar100 } from '../src/data/cifar';
 import { glueTask, loadGlue } from '../src/data/glue';
+import { ImageDataset } from '../src/data/imageDataset';
+import { readImageProcessor } from '../src/data/imageProcessor';
+import { accuracy, argmaxRows } from '../src/data/metrics';
+import { cifarAugmentation } from '../src/data/pixels/augmentation';
 import { TextDataset } from '../src/data/textDataset';
 import { Tokenizer } from '../src/data/tokenizer';
 import { chooseEngine } from '../src/engine/choose';
 import type { Engine } from '../src/engine/engine';
 import type { BatchSource, LabelledBatch, Model, Predictions } from '../src/models/model';
 import { BertForSequenceClassification } from '../src/models/bert';
+import { ViTForImageClassification } from '../src/models/vit';
 import { SlimFitTrainer, type TrainerOptions } from '../src/training/trainer';
 
 const { values } = parseArgs({
@@ -64,6 +71,21 @@ async function glue(engine: Engine, seed: number) {
   const of = (rows: typeof train) => new TextDataset(rows, tokenizer, { maxLength: Number(values['max-length']) });
   const model = await BertForSequenceClassification.fromPretrained(required('model'), { engine, labels: task.labels, seed, onNotice: () => {} });
   return { model, train: of(train), evaluation: of(dev), metrics: task.metrics, options: { schedule: 'glue' as const } };
+}
+
+/** A vision transformer on CIFAR-100, its head drawn afresh. Training images are cut and mirrored. */
+async function cifar100(engine: Engine, seed: number) {
+  const [folder, data] = [required('model'), required('data')];
+  const transform = readImageProcessor(folder);
+  const [train, test] = ['train.bin', 'test.bin'].map((f) => readCifar100(path.join(data, f)));
+  const model = await ViTForImageClassification.fromPretrained(folder, { engine, labels: train.labelNames, seed, onNotice: () => {} });
+  return {
+    model,
+    train: new ImageDataset(train, transform, { augmentation: cifarAugmentation(), seed }),
+    evaluation: new ImageDataset(test, transform),
+    metrics: (p: Predictions) => ({ accuracy: accuracy(argmaxRows(p.logits, p.numLabels), p.labels) }),
+    options: { schedule: 'vit' as const, optimizer: { weightDecay: 0 }, initialMagnitudeScale: 1e7, alwaysTrain: ['classifier.weight'] },
+  };
 }
 
 async function train<Batch extends LabelledBatch>({ model, train, evaluation, metrics, options }: Prepared<Batch>, rate: number, seed: number): Promise<Run> {
@@ -129,7 +151,7 @@ async function main(): Promise<void> {
   for (const seed of values.seeds!.split(',').map(Number))
     for (const rate of values.rates!.split(',').map(Number)) {
       if (runs.some((r) => r.rate === rate && r.seed === seed)) continue;
-      const run = await train(await glue(engine, seed), rate, seed);
+      const run = values.task === 'cifar100' ? await train(await cifar100(engine, seed), rate, seed) : await train(await glue(engine, seed), rate, seed);
       runs.push(run);
       if (log) appendFileSync(log, `${JSON.stringify(run)}\n`);
     }
