@@ -95,6 +95,13 @@ export interface ActivationPlan {
 /** Float32 values by parameter name. */
 export type HostWeights = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>;
 
+/** The freezable layers of an architecture, in model order. @param alwaysTrain weights that a run trains in every step, by name */
+export function freezableLayersOf(specs: readonly ParameterSpec[], alwaysTrain: readonly string[] = []): FreezableLayer[] {
+  return specs
+    .filter((s) => s.kind !== 'bias' && !s.alwaysTrains && !alwaysTrain.includes(s.name))
+    .map((s, index) => ({ index, name: s.name, kind: s.kind as LayerKind, shape: s.shape, parameters: s.shape.reduce((a, b) => a * b, 1) }));
+}
+
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
 export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   readonly parameters: ReadonlyMap<string, Parameter>;
@@ -118,9 +125,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
       throw error;
     }
     this.parameters = parameters;
-    this.layers = specs
-      .filter((s) => s.kind !== 'bias' && !s.alwaysTrains)
-      .map((s, index) => ({ index, name: s.name, kind: s.kind as LayerKind, shape: s.shape, parameters: s.shape.reduce((a, b) => a * b, 1) }));
+    this.layers = freezableLayersOf(specs);
   }
 
   /** Class logits (or scores) of a batch. @throws SequenceTooLongError */

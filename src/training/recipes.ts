@@ -4,7 +4,7 @@
  */
 import { UnknownTaskError } from '../errors';
 import type { AdamWSettings } from '../optim/adamw';
-import type { PaperSchedule } from '../optim/schedules';
+import type { Schedule, PaperSchedule } from '../optim/schedules';
 
 /** What every recipe says. */
 interface CommonSettings {
@@ -14,6 +14,8 @@ interface CommonSettings {
   readonly source: string;
   /** Checkpoint on the Hugging Face Hub. */
   readonly checkpoint: string;
+  /** Its config.json, as far as shapes depend on it: so that bytes are known before anything is downloaded. */
+  readonly architecture: Readonly<Record<string, unknown>>;
   /** Data set on the hub, and its configuration. */
   readonly dataset: { readonly repo: string; readonly config?: string };
   /** Examples of the official training set. */
@@ -21,7 +23,8 @@ interface CommonSettings {
   /** Outputs of the head; 1 is a score. */
   readonly numLabels: number;
   readonly learningRate: number;
-  readonly schedule: PaperSchedule;
+  /** Course of the learning rate: one of the authors' forms, or as for the trainer. */
+  readonly schedule: 'linear' | 'constant' | PaperSchedule | Schedule;
   readonly batchSize: number;
   readonly epochs: number;
   /** Share of the layers frozen in every step. */
@@ -72,6 +75,11 @@ const MOMENTS = { beta1: 0.9, beta2: 0.999, eps: 1e-6 };
 const DECAY = { ...MOMENTS, weightDecay: 0.01, noDecay: ['bias'] };
 const DECAY_WITHOUT_NORMS = { ...DECAY, noDecay: ['bias', 'LayerNorm.weight'] };
 
+const BERT_BASE_CASED = { model_type: 'bert', vocab_size: 28_996 };
+const BERT_BASE_UNCASED = { model_type: 'bert', vocab_size: 30_522 };
+const VIT_BASE_224 = { model_type: 'vit', image_size: 224, patch_size: 16 };
+const VIT_BASE_384 = { model_type: 'vit', image_size: 384, patch_size: 16 };
+
 type GlueNumbers = Pick<GlueRecipe, 'trainExamples' | 'learningRate' | 'freezeRate'> & Partial<GlueRecipe>;
 
 function glue(task: string, numbers: GlueNumbers): GlueRecipe {
@@ -81,6 +89,7 @@ function glue(task: string, numbers: GlueNumbers): GlueRecipe {
     task,
     source: GLUE_SOURCE,
     checkpoint: 'bert-base-cased',
+    architecture: BERT_BASE_CASED,
     dataset: { repo: 'glue', config: task },
     numLabels: 2,
     schedule: 'glue',
@@ -102,6 +111,7 @@ function cifar(name: 'cifar10' | 'cifar100', numbers: Pick<ImageRecipe, 'numLabe
     images: name,
     source: `SlimFit (arXiv 2305.18513), ${name === 'cifar10' ? 'CIFAR-10' : 'CIFAR-100'} with ViT-Base`,
     checkpoint: 'google/vit-base-patch16-224-in21k',
+    architecture: VIT_BASE_224,
     dataset: { repo: name },
     trainExamples: 50_000,
     schedule: 'vit',
@@ -134,6 +144,7 @@ export const recipes = {
     name: 'squad-v2',
     source: 'SlimFit (arXiv 2305.18513), SQuAD 2.0 with BERT-base-uncased',
     checkpoint: 'bert-base-uncased',
+    architecture: BERT_BASE_UNCASED,
     dataset: { repo: 'squad_v2' },
     trainExamples: 130_319,
     numLabels: 2,
@@ -157,6 +168,7 @@ export const recipes = {
     images: 'folder',
     source: 'SlimFit (arXiv 2305.18513), ImageNet with ViT-Base at 384 pixels',
     checkpoint: 'google/vit-base-patch16-384',
+    architecture: VIT_BASE_384,
     dataset: { repo: 'imagenet-1k' },
     trainExamples: 1_281_167,
     numLabels: 1000,

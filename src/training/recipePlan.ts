@@ -1,0 +1,73 @@
+/** What a recipe would run, before anything is downloaded or computed: steps, layers, and bytes from the shapes of its checkpoint. */
+import { InterLayerScheduling } from '../freezing/ils';
+import { parseTextConfig, type TextConfig } from '../hub/config';
+import { parseViTConfig, type ViTConfig } from '../hub/vitConfig';
+import { bertActivationBytes } from '../memory/activationBytes';
+import { vitActivationBytes } from '../memory/vitActivationBytes';
+import { freezableLayersOf, type ParameterSpec } from '../models/model';
+import { questionAnsweringSpecs } from '../models/questionAnswering';
+import { sequenceClassificationSpecs } from '../models/sequenceClassification';
+import { imageClassificationSpecs } from '../models/vit';
+import type { ActivationMode } from '../tape/scheme';
+import type { Recipe } from './recipes';
+
+/** What would run. All bytes are of float32 and of one step. */
+export interface RecipePlan {
+  readonly recipe: Recipe;
+  readonly trainExamples: number;
+  readonly stepsPerEpoch: number;
+  readonly totalSteps: number;
+  /** Freezable layers, and how many of them are frozen in every step. */
+  readonly layers: number;
+  readonly frozenLayers: number;
+  readonly parameters: number;
+  readonly weightBytes: number;
+  /** Two moments of every weight, as full fine-tuning has them; a run with freezing comes there when every layer has trained once. */
+  readonly momentBytes: number;
+  /** Kept between forward and backward in the first step: by this recipe, and by plain fine-tuning (everything trains, everything in float32). */
+  readonly activationBytes: number;
+  readonly fullActivationBytes: number;
+}
+
+/**
+ * Plans a recipe.
+ * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`
+ * @throws UnsupportedModelError for a config that is not of the recipe's kind
+ */
+export function planRecipe(
+  recipe: Recipe,
+  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly trainExamples?: number; readonly mode?: ActivationMode } = {},
+): RecipePlan {
+  const { specs, bytes } = shapesOf(recipe, architecture);
+  const layers = freezableLayersOf(specs, recipe.alwaysTrain);
+  const { freezeRate, seed, initialMagnitudeScale: initialScale } = recipe;
+  const frozen = new Set(new InterLayerScheduling(layers, { freezeRate, seed, initialScale }).select().map((i) => layers[i].name));
+  const stepsPerEpoch = Math.ceil(trainExamples / recipe.batchSize);
+  const parameters = specs.reduce((n, s) => n + s.shape.reduce((a, b) => a * b, 1), 0);
+  return {
+    recipe,
+    trainExamples,
+    stepsPerEpoch,
+    totalSteps: Math.ceil(stepsPerEpoch * recipe.epochs),
+    layers: layers.length,
+    frozenLayers: frozen.size,
+    parameters,
+    weightBytes: 4 * parameters,
+    momentBytes: 8 * parameters,
+    activationBytes: bytes(mode, (name) => !frozen.has(name)),
+    fullActivationBytes: bytes('exact', () => true),
+  };
+}
+
+/** Parameters of a recipe's model, and the bytes that a step of it keeps. */
+function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode, trains: (name: string) => boolean) => number } {
+  const { batchSize, numLabels } = recipe;
+  const id2label = Object.fromEntries(Array.from({ length: numLabels }, (_, i) => [i, String(i)]));
+  if (recipe.kind === 'image') {
+    const config: ViTConfig = parseViTConfig({ ...architecture, image_size: recipe.imageSize, id2label });
+    return { specs: imageClassificationSpecs(config), bytes: (mode, trains) => vitActivationBytes({ config, batchSize, mode, trains }).total };
+  }
+  const config: TextConfig = parseTextConfig({ ...architecture, id2label });
+  const [specs, head, dropout] = recipe.kind === 'squad' ? [questionAnsweringSpecs(config), 'question answering' as const, config.spanDropout] : [sequenceClassificationSpecs(config), 'sequence classification' as const, config.hiddenDropoutProb];
+  return { specs, bytes: (mode, trains) => bertActivationBytes({ config, batchSize, length: recipe.maxLength, mode, trains, head, dropout: dropout > 0 }).total };
+}
