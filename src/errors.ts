@@ -17,9 +17,19 @@ export type SlimFitErrorCode =
   | 'label-out-of-range'
   | 'unknown-task'
   | 'data-row'
+  | 'data-entry'
   | 'file-not-found'
+  | 'image-unreadable'
+  | 'image-worker'
   | 'loss-not-finite'
-  | 'interrupted';
+  | 'interrupted'
+  | 'download-failed'
+  | 'hub-access'
+  | 'hub-not-found'
+  | 'checksum-mismatch'
+  | 'offline'
+  | 'unsafe-file-name'
+  | 'parquet-corrupt';
 
 /** Base of every error that SlimFit throws on purpose. */
 export class SlimFitError extends Error {
@@ -118,10 +128,41 @@ export class DataRowError extends SlimFitError {
   }
 }
 
+/** An entry of a JSON data file that cannot be used: file, entry (article, paragraph, question) and reason. */
+export class DataEntryError extends SlimFitError {
+  constructor(
+    readonly file: string,
+    readonly entry: string,
+    readonly reason: string,
+    options?: ErrorOptions,
+  ) {
+    super('data-entry', `${file}: ${entry}: ${reason}`, options);
+  }
+}
+
 /** A file or folder that should be there is not. */
 export class FileMissingError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('file-not-found', message, options);
+  }
+}
+
+/** An image that cannot be decoded: broken, truncated, empty, too large or no image at all. */
+export class ImageDecodeError extends SlimFitError {
+  constructor(
+    /** The file, or the row that holds the image. */
+    readonly file: string,
+    readonly reason: string,
+    options?: ErrorOptions,
+  ) {
+    super('image-unreadable', `${file}: ${reason}`, options);
+  }
+}
+
+/** A thread that decodes images died. Its batch was not made; the next batch gets a new thread. */
+export class ImageWorkerError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('image-worker', message, options);
   }
 }
 
@@ -132,9 +173,78 @@ export class LossNotFiniteError extends SlimFitError {
   }
 }
 
-/** Training was stopped by an abort signal or the kernel's interrupt, at a step boundary; the state is consistent. */
+/** Training was stopped by an abort signal or the kernel's interrupt, at a step boundary, or a download was; the state is consistent. */
 export class InterruptedError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('interrupted', message, options);
+  }
+}
+
+/**
+ * A download failed for good: no connection, an answer cut or stalled too often, a server in trouble (429, 5xx), or an answer that is none of a hub. What has come is kept and
+ * the next call goes on from there. The text never holds a token.
+ */
+export class DownloadError extends SlimFitError {
+  /**
+   * @param url without its query, which may be a signature
+   * @param bytes how much of the file is on the disk
+   * @param status HTTP status of the last answer, if there was one
+   */
+  constructor(
+    message: string,
+    readonly url: string,
+    readonly bytes: number = 0,
+    readonly status?: number,
+    options?: ErrorOptions,
+  ) {
+    super('download-failed', message, options);
+  }
+}
+
+/** The hub refused (401, 403): the repository is private or gated, or does not exist and the hub does not say so. */
+export class HubAccessError extends SlimFitError {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super('hub-access', message);
+  }
+}
+
+/** The hub has no such repository, revision, configuration or file. */
+export class HubNotFoundError extends SlimFitError {
+  constructor(
+    message: string,
+    readonly what: 'repository' | 'revision' | 'configuration' | 'split' | 'file',
+  ) {
+    super('hub-not-found', message);
+  }
+}
+
+/** A file's contents are not those that the hub's listing names by their hash. The file was removed. */
+export class ChecksumError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('checksum-mismatch', message, options);
+  }
+}
+
+/** Offline mode, and the cache does not hold what was asked for. */
+export class OfflineError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('offline', message, options);
+  }
+}
+
+/** A name from a server or an index that would lead out of its folder, or that some system cannot store. Nothing was written. */
+export class UnsafeFileNameError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('unsafe-file-name', message, options);
+  }
+}
+
+/** A Parquet file is damaged, or holds what cannot be read. */
+export class ParquetError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('parquet-corrupt', message, options);
   }
 }

@@ -39,6 +39,12 @@ export type { BertConfig, DistilBertConfig, RobertaConfig, TextConfig } from './
 export { parseViTConfig, serializeViTConfig, vitTokens, type ViTConfig } from './hub/vitConfig';
 export { readSafetensors, writeSafetensors, type StoredTensor } from './hub/safetensors';
 
+// Where data and checkpoints come from.
+export { hub, type HubModelOptions } from './hub/hub';
+export { dataset, DATASET_ALIASES, HubDataset, type DatasetOptions } from './hub/dataset';
+export { readParquetFile, readParquetInfo, type ParquetInfo, type ParquetReadOptions, type ParquetRow, type ParquetValue } from './hub/parquet';
+export type { HubOptions, RetryOptions } from './hub/settings';
+
 // Freezing.
 export type { FreezableLayer, LayerKind } from './freezing/layer';
 export type { FreezePolicy, PolicyFactory, PolicyState } from './freezing/policy';
@@ -68,11 +74,24 @@ export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitAc
 export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
-export { Tokenizer, type EncodeOptions, type Encoding, type VocabularyOptions } from './data/tokenizer';
+export { Tokenizer, type EncodeOptions, type Encoding, type TokenOffsets, type VocabularyOptions } from './data/tokenizer';
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
 export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueData, type GlueTask, type UnlabelledExample } from './data/glue';
 export { glueSubmission, readGlueTest, writeGlueSubmission, type GlueTest } from './data/glueSubmission';
+export { readSquad, type SquadAnswer, type SquadExample } from './data/squad';
+export { SquadDataset, type SquadDatasetOptions, type SquadFeature } from './data/squadDataset';
+export { squadPredictions, writeSquadPredictions, type SquadCandidate, type SquadPrediction, type SquadPredictionOptions, type SquadPredictions } from './data/squadPredictions';
+export { evaluateSquad, normalizeAnswer, type SquadEvaluation, type SquadEvaluationOptions } from './data/squadEvaluation';
+export { ImageDataset, type ImageDatasetOptions } from './data/imageDataset';
+export { IMAGENET_MEAN, IMAGENET_STD, parseImageProcessor, readImageProcessor, VIT_TRANSFORM, type ImageTransform } from './data/imageProcessor';
+export { ImageRows, type ImageRow, type ImageRowOptions, type ImageSource } from './data/imageSource';
+export { Cifar, readCifar10, readCifar100 } from './data/cifar';
+export { ImageFolder, type BrokenImage } from './data/imageFolder';
+export { cifarAugmentation, imagenetAugmentation, randomResizedCrop, type Augmentation } from './data/pixels/augmentation';
+export type { StoredImage } from './data/pixels/decode';
+export type { Resampling } from './data/pixels/resample';
+export type { CropBox, ImageSize, Rgb, RgbImage } from './data/pixels/rgbImage';
 export { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './data/metrics';
 export { generateAcceptability, generateText } from './data/embedded/grammar';
 export { embeddedModel } from './data/embedded/embedded';
@@ -88,12 +107,12 @@ export { encodingErrorFigure, gradientErrorFigure } from './inspect/healthFigure
 export { lossFigure, metricsFigure, throughputFigure } from './inspect/runFigures';
 export { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable } from './inspect/tables';
 export { compare, RunComparison } from './inspect/compare';
-export { formatBytes } from './inspect/units';
+export { formatBytes } from './units';
 export { modelPart, shortLayerName } from './inspect/layerNames';
 export { Summary } from './inspect/summary';
 export type { Trace } from './inspect/staticSvg';
 export { loadHistory, saveHistory } from './training/historyFile';
-export { ProgressLine, type ProgressOutput } from './training/progress';
+export { ProgressLine, type ProgressOutput } from './progress';
 
 // Errors.
 export * from './errors';

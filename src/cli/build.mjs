@@ -12,8 +12,10 @@ rmSync(at('dist'), { recursive: true, force: true });
 const common = { bundle: true, platform: 'node', target: 'node20', packages: 'external', sourcemap: true, logLevel: 'warning', absWorkingDir: root };
 await Promise.all([
   build({ ...common, entryPoints: ['src/index.ts'], format: 'cjs', outfile: 'dist/index.cjs' }),
-  // `require` finds package folders in both forms.
-  build({ ...common, entryPoints: ['src/index.ts'], format: 'esm', outfile: 'dist/index.mjs', banner: { js: "import { createRequire as slimfitRequire } from 'node:module'; const require = slimfitRequire(import.meta.url);" } }),
+  // `require` finds package folders in both forms, `__dirname` the files beside the bundle.
+  build({ ...common, entryPoints: ['src/index.ts'], format: 'esm', outfile: 'dist/index.mjs', banner: { js: "import { createRequire as slimfitRequire } from 'node:module'; const require = slimfitRequire(import.meta.url); const __dirname = import.meta.dirname;" } }),
+  // The thread that makes image batches; the library finds it beside itself.
+  build({ ...common, entryPoints: ['src/data/imageWorker.ts'], format: 'cjs', outfile: 'dist/imageWorker.cjs' }),
   build({ ...common, entryPoints: ['src/cli/main.ts'], format: 'cjs', outfile: 'dist/cli.cjs', banner: { js: '#!/usr/bin/env node' } }),
   build({ ...common, entryPoints: { main: 'kernel/main.ts', ioThread: 'kernel/ioThread.ts' }, format: 'cjs', outdir: 'dist/kernel', outExtension: { '.js': '.cjs' } }),
 ]);

@@ -13,7 +13,7 @@ import { checkFreezeRate } from '../freezing/ils';
 import { AutoModelForSequenceClassification } from '../models/auto';
 import type { PaperSchedule } from '../optim/schedules';
 import { saveHistory } from '../training/historyFile';
-import { ProgressLine } from '../training/progress';
+import { ProgressLine } from '../progress';
 import { SlimFitTrainer, type TrainerOptions } from '../training/trainer';
 
 const HELP = `slimfit train --task NAME --out DIR [options]

@@ -33,17 +33,102 @@ const UNKNOWN_TO_RUST = /(?!)/u;
 
 const isUnknown = (c: string): boolean => c > '\u061c' && UNKNOWN_TO_RUST.test(c);
 const isChinese = (code: number): boolean => code >= 0x3400 && CHINESE.some(([first, last]) => code >= first && code <= last);
+const isAscii = (c: string): boolean => c < '\u0080';
 const isControl = (c: string): boolean => /[\p{Cc}\p{Cf}\p{Co}\p{Cs}]/u.test(c) && !isUnknown(c);
-const isPunctuation = (c: string): boolean => /[!-/:-@[-`{-~\p{P}]/u.test(c) && !isUnknown(c);
-const isSpace = (c: string): boolean => /\p{White_Space}/u.test(c);
+const isPunctuation = (c: string): boolean => (isAscii(c) ? /[!-/:-@[-`{-~]/.test(c) : /\p{P}/u.test(c) && !isUnknown(c));
+const isSpace = (c: string): boolean => (isAscii(c) ? /[\t-\r ]/.test(c) : /\p{White_Space}/u.test(c));
+const isMark = (c: string): boolean => !isAscii(c) && /\p{M}/u.test(c);
+const isNonspacing = (c: string): boolean => /\p{Mn}/u.test(c) && !isUnknown(c);
 
 /** Text as BERT's WordPiece sees it. */
-export function normalizeBertText(text: string, { cleanText, chineseChars, lowerCase, stripAccents }: BertTextOptions): string {
-  let out = text;
-  if (cleanText) out = mapCharacters(out, cleaned);
-  if (chineseChars) out = mapCharacters(out, (c) => (isChinese(c.codePointAt(0)!) ? ` ${c} ` : c));
-  if (stripAccents) out = mapCharacters(out.normalize('NFD'), (c) => (/\p{Mn}/u.test(c) && !isUnknown(c) ? '' : c));
-  if (lowerCase) out = mapCharacters(out, (c) => c.toLowerCase());
+export function normalizeBertText(text: string, options: BertTextOptions): string {
+  return joined(normalizedCharacters(text, options).characters);
+}
+
+/** Normalised text, and of each of its UTF-16 units which part [start, end) of the text as given it stands for. */
+export interface AlignedText {
+  readonly text: string;
+  readonly starts: readonly number[];
+  readonly ends: readonly number[];
+}
+
+/**
+ * The same, each character knowing where it came from: all characters of a decomposition, and the blanks around a CJK character, come from the one they were made of;
+ * what was dropped belongs to none (Rust's alignments, tokenizers: tokenizer/normalizer.rs). Offsets count UTF-16 units of the text as given.
+ */
+export function alignBertText(text: string, options: BertTextOptions): AlignedText {
+  const { characters, starts, ends } = normalizedCharacters(text, options);
+  const unitStarts: number[] = [];
+  const unitEnds: number[] = [];
+  characters.forEach((c, i) => {
+    for (let u = 0; u < c.length; u++) {
+      unitStarts.push(starts[i]);
+      unitEnds.push(ends[i]);
+    }
+  });
+  return { text: joined(characters), starts: unitStarts, ends: unitEnds };
+}
+
+/** Code points with their places in the text as given. */
+class Characters {
+  readonly characters: string[] = [];
+  readonly starts: number[] = [];
+  readonly ends: number[] = [];
+
+  push(character: string, start: number, end: number): void {
+    this.characters.push(character);
+    this.starts.push(start);
+    this.ends.push(end);
+  }
+}
+
+function normalizedCharacters(text: string, { cleanText, chineseChars, lowerCase, stripAccents }: BertTextOptions): Characters {
+  let out = new Characters();
+  let at = 0;
+  for (const c of text) {
+    const kept = cleanText ? cleaned(c) : c;
+    const end = at + c.length;
+    if (kept !== '') {
+      const alone = chineseChars && isChinese(c.codePointAt(0)!);
+      if (alone) out.push(' ', at, end);
+      out.push(kept, at, end);
+      if (alone) out.push(' ', at, end);
+    }
+    at = end;
+  }
+  if (stripAccents) out = withoutAccents(out);
+  if (lowerCase) out = lowerCased(out);
+  return out;
+}
+
+/** NFD without nonspacing marks. Marks may change places in NFD, so it is taken of a character together with all the marks behind it. */
+function withoutAccents({ characters, starts, ends }: Characters): Characters {
+  const out = new Characters();
+  for (let i = 0; i < characters.length; ) {
+    let next = i + 1;
+    while (next < characters.length && isMark(characters[next])) next++;
+    if (next === i + 1 && isAscii(characters[i])) out.push(characters[i], starts[i], ends[i]);
+    else {
+      const parts = new Characters();
+      for (let k = i; k < next; k++) for (const c of characters[k].normalize('NFD')) parts.push(c, starts[k], ends[k]);
+      for (const c of joined(characters.slice(i, next)).normalize('NFD')) {
+        // The first of equal ones that is left: canonical order keeps equal marks in place.
+        const k = parts.characters.indexOf(c);
+        if (!isNonspacing(c)) out.push(c, parts.starts[k], parts.ends[k]);
+        parts.characters[k] = '';
+      }
+    }
+    i = next;
+  }
+  return out;
+}
+
+/** Character by character, whatever stands beside it; one may become two. */
+function lowerCased({ characters, starts, ends }: Characters): Characters {
+  const out = new Characters();
+  characters.forEach((c, i) => {
+    for (const lower of c.toLowerCase()) out.push(lower, starts[i], ends[i]);
+  });
   return out;
 }
 
@@ -55,26 +140,31 @@ function cleaned(c: string): string {
 
 /** Words and single punctuation characters. */
 export function splitBertText(text: string): string[] {
-  const out: string[] = [];
-  let word = '';
+  return bertWords(text).map(([begin, end]) => text.slice(begin, end));
+}
+
+/** The same as places [begin, end) in UTF-16 units. */
+export function bertWords(text: string): [begin: number, end: number][] {
+  const out: [number, number][] = [];
+  let begin = 0;
+  let at = 0;
   const end = () => {
-    if (word) out.push(word);
-    word = '';
+    if (at > begin) out.push([begin, at]);
   };
   for (const c of text) {
-    if (isSpace(c)) end();
-    else if (isPunctuation(c)) {
+    const next = at + c.length;
+    if (isSpace(c)) {
       end();
-      out.push(c);
-    } else word += c;
+      begin = next;
+    } else if (isPunctuation(c)) {
+      end();
+      out.push([at, next]);
+      begin = next;
+    }
+    at = next;
   }
   end();
   return out;
 }
 
-/** Each code point in turn. */
-function mapCharacters(text: string, f: (c: string) => string): string {
-  let out = '';
-  for (const c of text) out += f(c);
-  return out;
-}
+const joined = (characters: readonly string[]): string => characters.join('');

@@ -5,15 +5,22 @@
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { Normalizer, PreTokenizer, Tokenizer as WordPiece } from '@huggingface/tokenizers';
-import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError } from '../errors';
-import { type BertTextOptions, normalizeBertText, splitBertText } from './bertText';
+import { Normalizer, PreTokenizer, Tokenizer as WordPiece, WordPiece as WordPieceModel } from '@huggingface/tokenizers';
+import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError, UnsupportedModelError } from '../errors';
+import { alignBertText, type BertTextOptions, bertWords, normalizeBertText, splitBertText } from './bertText';
 import { templatesOf, type Templates } from './template';
 
 /** Token ids of one text or pair, with special tokens. */
 export interface Encoding {
   readonly inputIds: readonly number[];
   readonly tokenTypeIds: readonly number[];
+}
+
+/** Token ids of one text, without special tokens, and the part [start, end) of the text that each stands for, in UTF-16 units: `text.slice(start, end)`. */
+export interface TokenOffsets {
+  readonly ids: Int32Array;
+  readonly starts: Int32Array;
+  readonly ends: Int32Array;
 }
 
 /** How long sequences are treated. */
@@ -30,6 +37,10 @@ type Special = (typeof SPECIAL)[number];
 
 /** What RoBERTa calls them. */
 const OTHER_NAMES: Readonly<Record<Special, string>> = { '[PAD]': '<pad>', '[UNK]': '<unk>', '[CLS]': '<s>', '[SEP]': '</s>', '[MASK]': '<mask>' };
+/** What continuation tokens begin with. */
+const CONTINUATION = '##';
+/** Words whose pieces are remembered, at most: some 20 MB. */
+const MOST_WORDS = 100_000;
 
 /** Options of a tokenizer that is made from a vocabulary. */
 export interface VocabularyOptions {
@@ -41,6 +52,9 @@ export interface VocabularyOptions {
 export class Tokenizer {
   private readonly special: Readonly<Record<Special, number>>;
   private readonly templates: Templates;
+  /** WordPieces of words met so far: ids, and where each ends in the word. */
+  private readonly pieces = new Map<string, { readonly ids: readonly number[]; readonly ends: readonly number[] }>();
+  private plainly?: { readonly options: BertTextOptions; readonly addedTokens: RegExp };
 
   private constructor(
     private readonly wordPiece: WordPiece,
@@ -119,6 +133,12 @@ export class Tokenizer {
   get maskTokenId(): number {
     return this.special['[MASK]'];
   }
+  get clsTokenId(): number {
+    return this.special['[CLS]'];
+  }
+  get sepTokenId(): number {
+    return this.special['[SEP]'];
+  }
   /** Ids that stand for no text of their own. */
   get specialIds(): ReadonlySet<number> {
     return new Set(Object.values(this.special));
@@ -127,6 +147,43 @@ export class Tokenizer {
   /** Ids of a text alone, without special tokens. */
   ids(text: string): number[] {
     return this.wordPiece.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /**
+   * The same with the place of each token in the text (Hugging Face's `return_offsets_mapping`, in UTF-16 units instead of code points). An unknown word is one token as
+   * long as the word; two tokens made of one character (a Korean syllable) both have its place; an accent that was stripped belongs to no token, unless between two of its word.
+   * @throws UnsupportedModelError when tokenizer.json's way of preparing text is not BERT's
+   */
+  idsWithOffsets(text: string): TokenOffsets {
+    const { options, addedTokens } = this.plain;
+    const ids: number[] = [];
+    const starts: number[] = [];
+    const ends: number[] = [];
+    let offset = 0;
+    // Special tokens that the text spells out stand for themselves: odd parts of the split are theirs.
+    text.split(addedTokens).forEach((part, i) => {
+      if (i % 2 === 1) {
+        ids.push(this.wordPiece.token_to_id(part)!);
+        starts.push(offset);
+        ends.push(offset + part.length);
+      } else {
+        const aligned = alignBertText(part, options);
+        for (const [begin, end] of bertWords(aligned.text)) {
+          const pieces = this.piecesOf(aligned.text.slice(begin, end));
+          let from = begin;
+          pieces.ids.forEach((id, k) => {
+            const to = begin + pieces.ends[k];
+            ids.push(id);
+            // Not merely the first and the last: marks may have changed places.
+            starts.push(offset + Math.min(...aligned.starts.slice(from, to)));
+            ends.push(offset + Math.max(...aligned.ends.slice(from, to)));
+            from = to;
+          });
+        }
+      }
+      offset += part.length;
+    });
+    return { ids: Int32Array.from(ids), starts: Int32Array.from(starts), ends: Int32Array.from(ends) };
   }
 
   /** Token of an id. */
@@ -155,6 +212,36 @@ export class Tokenizer {
     }
     const parts = template.map((p) => ({ ids: 'ids' in p ? p.ids : p.text === 'A' ? a : b!, type: p.type }));
     return { inputIds: parts.flatMap((p) => p.ids), tokenTypeIds: parts.flatMap((p) => p.ids.map(() => p.type)) };
+  }
+
+  /** WordPiece of one normalised word. */
+  private piecesOf(word: string): { readonly ids: readonly number[]; readonly ends: readonly number[] } {
+    const known = this.pieces.get(word);
+    if (known) return known;
+    const tokens = this.wordPiece.model!.encode([word]);
+    const unknown = tokens.length === 1 && tokens[0] === this.wordPiece.model!.unk_token;
+    let end = 0;
+    const made = {
+      ids: tokens.map((t) => this.wordPiece.token_to_id(t)!),
+      ends: tokens.map((t, i) => (end = unknown ? word.length : end + t.length - (i > 0 ? CONTINUATION.length : 0))),
+    };
+    if (this.pieces.size >= MOST_WORDS) this.pieces.clear();
+    this.pieces.set(word, made);
+    return made;
+  }
+
+  /** How text is prepared, and the added tokens that stand between its parts, if both are as BERT has them. */
+  private get plain(): { readonly options: BertTextOptions; readonly addedTokens: RegExp } {
+    if (this.plainly) return this.plainly;
+    const { normalizer, pre_tokenizer, model } = this.wordPiece;
+    if (!(normalizer instanceof BertTextNormalizer && pre_tokenizer instanceof BertTextSplitter && model instanceof WordPieceModel))
+      throw new UnsupportedModelError('offsets of tokens are known for BertNormalizer, BertPreTokenizer and WordPiece only, and tokenizer.json asks for others: use a vocab.txt in its place');
+    const added = [...this.wordPiece.get_added_tokens_decoder().values()].filter((t) => t.content !== '');
+    const strange = added.find((t) => t.normalized || t.lstrip || t.rstrip || t.single_word);
+    if (strange) throw new UnsupportedModelError(`offsets of tokens are known for plain added tokens only, and tokenizer.json's '${strange.content}' is normalized, stripped or a single word`);
+    // Where several begin, the longest counts.
+    const contents = added.map((t) => t.content.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')).sort((x, y) => y.length - x.length);
+    return (this.plainly = { options: normalizer.options, addedTokens: contents.length > 0 ? new RegExp(`(${contents.join('|')})`) : /(?!)/ });
   }
 
   /** Writes `tokenizer.json`, `tokenizer_config.json` and, of a WordPiece tokenizer, `vocab.txt`, as Hugging Face's tokenizers read them. */
@@ -190,7 +277,7 @@ interface BertNormalizerJson {
 const typeOf = (part: unknown): unknown => (part as { type?: unknown } | null | undefined)?.type;
 
 class BertTextNormalizer extends Normalizer {
-  private readonly options: BertTextOptions;
+  readonly options: BertTextOptions;
 
   constructor(json: BertNormalizerJson) {
     super(json as unknown as ConstructorParameters<typeof Normalizer>[0]);

@@ -1,10 +1,17 @@
 /**
- * Hugging Face model folders: `config.json` and `model.safetensors`. Loading checks every name and shape before anything is handed out: a folder that does not fit changes nothing.
+ * Hugging Face model folders: `config.json` and `model.safetensors`, or the weights in several files (shards) with `model.safetensors.index.json`, whose `weight_map` names the
+ * file of every weight. Loading checks every name and shape before anything is handed out: a folder that does not fit changes nothing.
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CheckpointError, CheckpointKeysError, FileMissingError, ShapeError } from '../errors';
-import { readSafetensors, writeSafetensors } from './safetensors';
+import { checkPlainName } from './names';
+import { readSafetensors, type StoredTensor, writeSafetensors } from './safetensors';
+
+/** The weights in one file. */
+export const WEIGHTS_FILE = 'model.safetensors';
+/** Names the file of each weight when there are several. */
+export const INDEX_FILE = 'model.safetensors.index.json';
 
 /** Float32 values by name. */
 export type WeightMap = Map<string, { readonly shape: readonly number[]; readonly data: Float32Array }>;
@@ -44,14 +51,40 @@ export function readConfig(folder: string): Record<string, unknown> {
   throw new CheckpointError(`${file}: no JSON object`);
 }
 
-/**
- * Reads the weights that a model wants. A checkpoint of the bare encoder (names without `prefix`) is understood.
- * @returns what was found, what must be drawn afresh, and what was ignored
- * @throws FileMissingError, CheckpointError, CheckpointKeysError (missing or unexpected names, listed), ShapeError
- */
-export async function readWeights(folder: string, wanted: readonly WantedParameter[], prefix: string, rules: LoadRules): Promise<{ weights: WeightMap; fresh: string[]; ignored: string[] }> {
-  const file = path.join(folder, 'model.safetensors');
-  if (!existsSync(file)) {
+/** Weight names by shard. @throws CheckpointError, UnsafeFileNameError */
+function readIndex(folder: string): Map<string, string[]> {
+  const file = path.join(folder, INDEX_FILE);
+  const shards = new Map<string, string[]>();
+  let map: unknown;
+  try {
+    map = (JSON.parse(readFileSync(file, 'utf8')) as { weight_map?: unknown } | null)?.weight_map;
+  } catch (cause) {
+    throw new CheckpointError(`${file}: no JSON: ${(cause as Error).message}`, { cause });
+  }
+  if (!map || typeof map !== 'object' || Array.isArray(map)) throw new CheckpointError(`${file}: no weight_map: download it again`);
+  for (const [name, shard] of Object.entries(map)) {
+    if (typeof shard !== 'string') throw new CheckpointError(`${file}: the file of ${name} is ${JSON.stringify(shard)}, no name`);
+    checkPlainName(shard, file);
+    if (!shard.endsWith('.safetensors')) throw new CheckpointError(`${file}: the file of ${name} is ${shard}, no safetensors file`);
+    shards.set(shard, [...(shards.get(shard) ?? []), name]);
+  }
+  if (shards.size === 0) throw new CheckpointError(`${file}: names no weight`);
+  return shards;
+}
+
+/** Names of the files that a folder's index names, each a plain name. @throws CheckpointError, UnsafeFileNameError */
+export function readShardNames(folder: string): string[] {
+  return [...readIndex(folder).keys()];
+}
+
+/** All tensors of a folder, one file after another. */
+async function* storedTensors(folder: string): AsyncGenerator<{ file: string; name: string; tensor: StoredTensor }> {
+  const single = path.join(folder, WEIGHTS_FILE);
+  if (existsSync(single)) {
+    for (const [name, tensor] of await readSafetensors(single)) yield { file: single, name, tensor };
+    return;
+  }
+  if (!existsSync(path.join(folder, INDEX_FILE))) {
     const pickled = existsSync(path.join(folder, 'pytorch_model.bin'));
     throw new FileMissingError(
       pickled
@@ -59,11 +92,32 @@ export async function readWeights(folder: string, wanted: readonly WantedParamet
         : `no model.safetensors in ${folder}`,
     );
   }
+  const shards = readIndex(folder);
+  for (const shard of shards.keys())
+    if (!existsSync(path.join(folder, shard))) throw new FileMissingError(`no ${shard} in ${folder}, although ${INDEX_FILE} names it: download the model again`);
+  for (const [shard, names] of shards) {
+    const file = path.join(folder, shard);
+    const tensors = await readSafetensors(file);
+    const due = new Set(names);
+    const missing = names.filter((n) => !tensors.has(n));
+    const extra = [...tensors.keys()].filter((n) => !due.has(n));
+    if (missing.length > 0) throw new CheckpointError(`${file}: lacks ${missing.slice(0, 8).join(', ')}, which ${INDEX_FILE} says it holds: index and shards are not of one model`);
+    if (extra.length > 0) throw new CheckpointError(`${file}: holds ${extra.slice(0, 8).join(', ')}, which ${INDEX_FILE} does not say: index and shards are not of one model`);
+    for (const [name, tensor] of tensors) yield { file, name, tensor };
+  }
+}
+
+/**
+ * Reads the weights that a model wants. A checkpoint of the bare encoder (names without `prefix`) is understood.
+ * @returns what was found, what must be drawn afresh, and what was ignored
+ * @throws FileMissingError, CheckpointError, CheckpointKeysError (missing or unexpected names, listed), ShapeError, UnsafeFileNameError (from an index)
+ */
+export async function readWeights(folder: string, wanted: readonly WantedParameter[], prefix: string, rules: LoadRules): Promise<{ weights: WeightMap; fresh: string[]; ignored: string[] }> {
   const shapes = new Map(wanted.map((w) => [w.name, w.shape]));
   const weights: WeightMap = new Map();
   const unexpected: string[] = [];
   const ignored: string[] = [];
-  for (const [stored, t] of await readSafetensors(file)) {
+  for await (const { file, name: stored, tensor: t } of storedTensors(folder)) {
     const plain = canonical(stored);
     const name = shapes.has(plain) || !shapes.has(`${prefix}${plain}`) ? plain : `${prefix}${plain}`;
     const shape = shapes.get(name);
@@ -88,7 +142,7 @@ export async function readWeights(folder: string, wanted: readonly WantedParamet
   const missing = absent.filter((n) => !rules.isHead(n));
   if (missing.length > 0 || unexpected.length > 0) {
     const list = (what: string, names: readonly string[]) => (names.length === 0 ? '' : `; ${what}: ${names.slice(0, 8).join(', ')}${names.length > 8 ? ` and ${names.length - 8} more` : ''}`);
-    throw new CheckpointKeysError(`${file} does not fit the model of config.json${list('missing', missing)}${list('unexpected', unexpected)}`, missing, unexpected);
+    throw new CheckpointKeysError(`${folder} does not fit the model of config.json${list('missing', missing)}${list('unexpected', unexpected)}`, missing, unexpected);
   }
   return { weights, fresh: absent, ignored };
 }
@@ -96,7 +150,7 @@ export async function readWeights(folder: string, wanted: readonly WantedParamet
 /** Writes `config.json` and `model.safetensors`; each appears whole or not at all. */
 export function writeFolder(folder: string, config: Readonly<Record<string, unknown>>, weights: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>): void {
   mkdirSync(folder, { recursive: true });
-  writeSafetensors(path.join(folder, 'model.safetensors'), weights);
+  writeSafetensors(path.join(folder, WEIGHTS_FILE), weights);
   const file = path.join(folder, 'config.json');
   writeFileSync(`${file}.tmp`, `${JSON.stringify(config, null, 2)}\n`);
   renameSync(`${file}.tmp`, file);

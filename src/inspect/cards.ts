@@ -3,7 +3,7 @@ import type { FreezableLayer } from '../freezing/layer';
 import type { LedgerEntry } from '../tape/roles';
 import type { StepPreview } from '../training/trainer';
 import type { StepRecord } from '../training/stepRecord';
-import { formatBytes } from './units';
+import { formatBytes } from '../units';
 import type { MimeBundle } from './kernelApi';
 import { shortLayerName } from './layerNames';
 import { COLOURS } from './palette';

@@ -8,7 +8,7 @@ import { modelPart } from './layerNames';
 import { baseLayout, COLOURS } from './palette';
 import { tableBundle } from './tableHtml';
 import type { Trace } from './staticSvg';
-import { MIB } from './units';
+import { MIB } from '../units';
 
 const PALETTE = [COLOURS.blue, COLOURS.vermilion, COLOURS.green, COLOURS.purple, COLOURS.orange, COLOURS.sky, COLOURS.grey];
 

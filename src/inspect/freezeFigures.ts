@@ -2,7 +2,7 @@
 import { historyOf, layerNames, legendEntry, rowsHeight, type Run, stepColumns, withLayerRows } from './axes';
 import { Figure } from './figure';
 import { baseLayout, COLOURS } from './palette';
-import { formatBytes, MIB } from './units';
+import { formatBytes, MIB } from '../units';
 
 /** Grey that is seen on white and on black. */
 const FROZEN = 'rgba(127,127,127,0.22)';

@@ -4,13 +4,13 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { History } from '../training/history';
-import { formatDuration, ProgressLine } from '../training/progress';
+import { formatDuration, ProgressLine } from '../progress';
 import { freezeMapFigure } from './freezeFigures';
 import { type KernelApi, type MimeBundle, runningKernel } from './kernelApi';
 import { COLOURS } from './palette';
 import { lossFigure } from './runFigures';
 import { escapeHtml } from './tableHtml';
-import { formatBytes } from './units';
+import { formatBytes } from '../units';
 
 /** Least milliseconds between two drawings. */
 const REDRAW_MS = 250;

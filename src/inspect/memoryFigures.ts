@@ -7,7 +7,7 @@ import { Figure } from './figure';
 import { modelPart, shortLayerName } from './layerNames';
 import { baseLayout, COLOURS } from './palette';
 import type { Trace } from './staticSvg';
-import { formatBytes, MIB } from './units';
+import { formatBytes, MIB } from '../units';
 
 /** Colours of roles and encodings, so that the same kind has the same colour in every figure. */
 const KIND_COLOURS: Readonly<Record<string, string>> = {

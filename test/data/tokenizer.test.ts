@@ -4,8 +4,9 @@ import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { longestFirst, Tokenizer } from '../../src/data/tokenizer';
-import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError } from '../../src/errors';
+import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError, UnsupportedModelError } from '../../src/errors';
 
 const SHARED = path.resolve(__dirname, '../../../shared/data');
 const skip = existsSync(path.join(SHARED, 'checkpoints/vocab')) ? false : 'no ../shared/data/checkpoints/vocab';
@@ -73,4 +74,109 @@ test('a folder without a vocabulary, or with another model’s, is refused', () 
   assert.throws(() => Tokenizer.fromFolder(folder), CheckpointError);
   writeFileSync(path.join(folder, 'tokenizer.json'), '{ no json');
   assert.throws(() => Tokenizer.fromFolder(folder), CheckpointError);
+});
+
+/** Offsets of Hugging Face's tokenizers 0.23 (Python), from code points to UTF-16 units. */
+const OFFSETS: readonly { readonly text: string; readonly uncased: readonly (readonly number[])[]; readonly cased: readonly (readonly number[])[] }[] = [
+  { text: "\u0130stanbul", uncased: [[0, 8]], cased: [[0, 1], [1, 5], [5, 8]] },
+  { text: "e\u0301 cafe\u0301s", uncased: [[0, 1], [3, 9]], cased: [[0, 1], [1, 2], [3, 7], [7, 8], [8, 9]] },
+  { text: "a\u0301\u0323b", uncased: [[0, 4]], cased: [[0, 4]] },
+  { text: "\ud83d\udc68\u200d\ud83d\udc69\u200d\ud83d\udc67 family", uncased: [[0, 8], [9, 15]], cased: [[0, 8], [9, 15]] },
+  { text: "\u65e5\u672c\u8a9etext\u4e2d\u6587\ud840\udc00x", uncased: [[0, 1], [1, 2], [2, 3], [3, 7], [7, 8], [8, 9], [9, 11], [11, 12]], cased: [[0, 1], [1, 2], [2, 3], [3, 7], [7, 8], [8, 9], [9, 11], [11, 12]] },
+  { text: "a\u200bb\u200d c", uncased: [[0, 3], [5, 6]], cased: [[0, 1], [2, 3], [5, 6]] },
+  { text: "a\u0000b", uncased: [[0, 3]], cased: [[0, 1], [2, 3]] },
+  { text: "\u0391\u03a3 \u039f\u0394\u039f\u03a3 \u00df \u1e9e \ufb01", uncased: [[0, 1], [1, 2], [3, 4], [4, 5], [5, 6], [6, 7], [8, 9], [10, 11], [12, 13]], cased: [[0, 1], [1, 2], [3, 4], [4, 5], [5, 6], [6, 7], [8, 9], [10, 11], [12, 13]] },
+  { text: "\ud55c\uad6d\uc5b4 \uac01", uncased: [[0, 1], [0, 1], [0, 1], [1, 2], [1, 2], [1, 2], [2, 3], [2, 3], [4, 5], [4, 5], [4, 5]], cased: [[0, 3], [4, 5]] },
+  { text: "[SEP] x [MASK]y[CLS][PAD]", uncased: [[0, 5], [6, 7], [8, 14], [14, 15], [15, 20], [20, 25]], cased: [[0, 5], [6, 7], [8, 14], [14, 15], [15, 20], [20, 25]] },
+  { text: "\u0301abc", uncased: [[1, 4]], cased: [[0, 1], [1, 3], [3, 4]] },
+  { text: "a\ufffdb", uncased: [[0, 3]], cased: [[0, 1], [2, 3]] },
+  { text: "\u1ec7 e\u0302\u0323", uncased: [[0, 1], [2, 3]], cased: [[0, 1], [2, 5]] },
+  { text: "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e", uncased: [[0, 1], [1, 2], [2, 3], [4, 5], [7, 8], [9, 10], [10, 11], [11, 12], [12, 13]], cased: [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 6], [7, 8], [8, 9], [9, 10], [10, 11], [11, 12], [12, 13]] },
+  { text: "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd", uncased: [[0, 1], [3, 4], [4, 5], [6, 7]], cased: [[0, 7]] },
+  { text: "\ud834\udd5e\ud834\udd65\ud834\udd6e\ud834\udd66z", uncased: [[0, 9]], cased: [[0, 9]] },
+  { text: "don't U.S.A. $5.00", uncased: [[0, 3], [3, 4], [4, 5], [6, 7], [7, 8], [8, 9], [9, 10], [10, 11], [11, 12], [13, 14], [14, 15], [15, 16], [16, 18]], cased: [[0, 3], [3, 4], [4, 5], [6, 7], [7, 8], [8, 9], [9, 10], [10, 11], [11, 12], [13, 14], [14, 15], [15, 16], [16, 18]] },
+  { text: "\ufeffbom", uncased: [[1, 3], [3, 4]], cased: [[1, 2], [2, 4]] },
+  { text: "a\u00a0b\u3000c\u2028d\u0085e\u001cf\u000bg", uncased: [[0, 1], [2, 3], [4, 5], [6, 11], [12, 13]], cased: [[0, 1], [2, 3], [4, 5], [6, 11], [12, 13]] },
+  { text: "\u2460\u2461\u00bd", uncased: [[0, 3]], cased: [[0, 3]] },
+  { text: "", uncased: [], cased: [] },
+  { text: "   ", uncased: [], cased: [] },
+  { text: "\u0130\u0130 i\u0307", uncased: [[0, 2], [3, 4]], cased: [[0, 1], [1, 2], [3, 5]] },
+  { text: "\u01c5 \u01c4", uncased: [[0, 1], [2, 3]], cased: [[0, 1], [2, 3]] },
+  { text: "\u00e9\u0301\u0301", uncased: [[0, 1]], cased: [[0, 1], [1, 2], [2, 3]] },
+];
+/** SHA-256 over the ids and offsets of every context and question of both shared SQuAD files, from the same library. */
+const SQUAD_DIGEST: Readonly<Record<string, string>> = {
+  'bert-base-uncased': 'f772a48a2ae38bcdf67abbcaf932a5188093f8fd197af890bb53ebd6f752a749',
+  'bert-base-cased': '3d34e0fed0c3bf70aa11024230d48a9d074b08c892211cf6ecef03dd0fcd4797',
+};
+
+for (const kind of ['uncased', 'cased'] as const) {
+  const name = `bert-base-${kind}`;
+  test(`${name}: tokens of hard texts stand where Hugging Face puts them, in UTF-16 units of the original text`, { skip }, () => {
+    const t = Tokenizer.fromFolder(path.join(SHARED, 'checkpoints/vocab', name));
+    for (const { text, [kind]: want } of OFFSETS) {
+      const got = t.idsWithOffsets(text);
+      assert.deepEqual([...got.ids], t.ids(text), JSON.stringify(text));
+      assert.deepEqual(Array.from(got.starts, (s, i) => [s, got.ends[i]]), want, JSON.stringify(text));
+    }
+  });
+
+  test(`${name}: every context and question of SQuAD has Hugging Face's ids and offsets`, { skip: skip || (existsSync(path.join(SHARED, 'squad')) ? false : 'no ../shared/data/squad') }, () => {
+    const t = Tokenizer.fromFolder(path.join(SHARED, 'checkpoints/vocab', name));
+    const hash = createHash('sha256');
+    for (const file of ['dev-v2.0-part.json', 'train-v2.0-small.json']) {
+      const { data } = JSON.parse(readFileSync(path.join(SHARED, 'squad', file), 'utf8')) as { data: { paragraphs: { context: string; qas: { question: string }[] }[] }[] };
+      for (const { context, qas } of data.flatMap((article) => article.paragraphs))
+        for (const text of [context, ...qas.map((q) => q.question)]) {
+          const { ids, starts, ends } = t.idsWithOffsets(text);
+          hash.update(`${ids.join()}|${Array.from(starts, (s, i) => `${s}-${ends[i]}`).join()}\n`);
+        }
+    }
+    assert.equal(hash.digest('hex'), SQUAD_DIGEST[name]);
+  });
+}
+
+test('offsets point into the text as given: accents, dropped characters, decompositions and special tokens before a token move it', () => {
+  const t = Tokenizer.fromVocabulary([...WORDS, 'cafe', 'i', '##x', '\u65e5', '\ud840\udc00', '\u1112', '##\u1161', '##\u11ab']);
+  const spans = (text: string) => {
+    const { ids, starts, ends } = t.idsWithOffsets(text);
+    return Array.from(ids, (id, i) => [t.token(id), text.slice(starts[i], ends[i])]);
+  };
+  assert.deepEqual(spans('Caf\u00e9 the'), [['cafe', 'Caf\u00e9'], ['the', 'the']]);
+  // The stripped accent is of no token; the next one is in its place all the same.
+  assert.deepEqual(spans('Cafe\u0301 the'), [['cafe', 'Cafe'], ['the', 'the']]);
+  assert.deepEqual(spans('C\u0327afe\u0301 \u0000\u200bdog\u200d\u200bs.'), [['cafe', 'C\u0327afe'], ['dog', 'dog'], ['##s', 's'], ['.', '.']]);
+  assert.deepEqual(spans('\u0130x \ud83d\udc68\u200d\ud83d\udc69 a'), [['i', '\u0130'], ['##x', 'x'], ['[UNK]', '\ud83d\udc68\u200d\ud83d\udc69'], ['a', 'a']]);
+  assert.deepEqual(spans('a\u65e5\ud840\udc00the'), [['a', 'a'], ['\u65e5', '\u65e5'], ['\ud840\udc00', '\ud840\udc00'], ['the', 'the']]);
+  assert.deepEqual(spans('\ud55c'), [['\u1112', '\ud55c'], ['##\u1161', '\ud55c'], ['##\u11ab', '\ud55c']]);
+  assert.deepEqual(spans('\u00e9 [SEP]dog [MASK]'), [['[UNK]', '\u00e9'], ['[SEP]', '[SEP]'], ['dog', 'dog'], ['[MASK]', '[MASK]']]);
+  assert.deepEqual(spans(' \u0301\u0000 '), []);
+  // Two marks that NFD puts in the other order.
+  assert.deepEqual(spans('\u302e\ud834\udd65 a'), [['[UNK]', '\u302e\ud834\udd65'], ['a', 'a']]);
+});
+
+test('ids with offsets are the ids without, and offsets never run backwards, whatever the text', () => {
+  const t = Tokenizer.fromVocabulary([...WORDS, '##a', 'e', '##e', '\u65e5']);
+  const hard = fc.constantFrom('a', 'e', 'the', ' ', '\u0301', '\u0323', '\u302e', '\ud834\udd65', '\u00e9', '\u0130', '\u65e5', '\ud55c', '\u200d', '\u0000', '\ud83d\ude00', '\ud83d', '.', '[SEP]', '\ufb01');
+  fc.assert(
+    fc.property(fc.array(fc.oneof(hard, fc.string({ unit: 'binary' }))), (parts) => {
+      const text = parts.join('');
+      const { ids, starts, ends } = t.idsWithOffsets(text);
+      assert.deepEqual([...ids], t.ids(text));
+      ids.forEach((_, i) => assert.ok(starts[i] < ends[i] && ends[i] <= text.length && (i === 0 || starts[i] >= starts[i - 1]), `${i}: ${starts[i]} to ${ends[i]}`));
+    }),
+  );
+});
+
+test('a tokenizer.json that prepares text otherwise has no offsets, and says so', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-tok-'));
+  tiny().save(folder);
+  const file = path.join(folder, 'tokenizer.json');
+  const json = JSON.parse(readFileSync(file, 'utf8')) as { normalizer: object; added_tokens: object[] };
+  writeFileSync(file, JSON.stringify({ ...json, normalizer: { type: 'Lowercase' } }));
+  assert.throws(() => Tokenizer.fromFolder(folder).idsWithOffsets('the'), (e: Error) => e instanceof UnsupportedModelError && e.message.includes('BertNormalizer'));
+  writeFileSync(file, JSON.stringify({ ...json, added_tokens: [...json.added_tokens, { id: 5, content: 'the', normalized: true }] }));
+  assert.throws(() => Tokenizer.fromFolder(folder).idsWithOffsets('the'), (e: Error) => e instanceof UnsupportedModelError && e.message.includes("'the'"));
+  writeFileSync(file, JSON.stringify({ ...json, added_tokens: [] }));
+  assert.deepEqual([...Tokenizer.fromFolder(folder).idsWithOffsets('the dogs').starts], [0, 4, 7]);
 });

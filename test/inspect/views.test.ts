@@ -12,7 +12,7 @@ import { updateMagnitudeByKindFigure, updateMagnitudeDistributionFigure, updateM
 import { activationMemoryFigure, activationMemoryOverStepsFigure, deviceMemoryFigure, stepMemoryFigure } from '../../src/inspect/memoryFigures';
 import { lossFigure, metricsFigure, throughputFigure } from '../../src/inspect/runFigures';
 import { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable, layersTable } from '../../src/inspect/tables';
-import { byteUnit, formatBytes } from '../../src/inspect/units';
+import { byteUnit, formatBytes } from '../../src/units';
 import { GradientComparison } from '../../src/training/gradients';
 import { History } from '../../src/training/history';
 import type { StepRecord } from '../../src/training/stepRecord';

@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util';
 import { chooseEngine } from '../../engine/choose';
 import { parseBertConfig } from '../../hub/config';
 import { BertForMaskedLM } from '../../models/bert';
-import { ProgressLine } from '../../training/progress';
+import { ProgressLine } from '../../progress';
 import { SlimFitTrainer } from '../../training/trainer';
 import { MaskedLmDataset } from '../maskedLm';
 import { Tokenizer } from '../tokenizer';

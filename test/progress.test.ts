@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatDuration, ProgressLine } from '../../src/training/progress';
+import { formatDuration, ProgressLine } from '../src/progress';
+import { formatBytes } from '../src/units';
 
 /** A clock that stands still until it is told otherwise, and an output that remembers. */
 function fake(isTTY: boolean) {
@@ -55,6 +56,14 @@ test('when all is done it tells how long it took', () => {
   clock.ms += 64_000;
   line.update(8);
   assert.equal(line.text, `training ${'█'.repeat(24)} 8/8  8.0 s each  in 1:04`);
+});
+
+test('turns can be bytes: amount and rate are written as such', () => {
+  const f = fake(false);
+  const line = new ProgressLine('model.safetensors', 40 * 2 ** 20, f.output, f.now, formatBytes);
+  f.clock.ms += 4_000;
+  line.update(10 * 2 ** 20);
+  assert.equal(line.text, `model.safetensors ${'█'.repeat(6)}${'░'.repeat(18)} 10.0 MiB/40.0 MiB  2.5 MiB/s  0:12 left`);
 });
 
 test('no work at all is finished work', () => {

@@ -16,5 +16,5 @@ export function byteUnit(bytes: number): { readonly unit: string; readonly size:
 export function formatBytes(bytes: number): string {
   const { unit, size } = byteUnit(bytes);
   const n = bytes / size;
-  return `${size === 1 ? n : n.toPrecision(n < 10 ? 2 : 3)} ${unit}`;
+  return `${size === 1 ? n : Math.abs(n) >= 1000 ? Math.round(n) : n.toPrecision(n < 10 ? 2 : 3)} ${unit}`;
 }

@@ -25,12 +25,13 @@ export class ProgressLine {
   private done = 0;
   private note = '';
 
-  /** @param total number of turns; `now` in milliseconds */
+  /** @param total number of turns; `now` in milliseconds; `amount` writes turns another way, such as bytes: their rate is then always given a second */
   constructor(
     private readonly label: string,
     private readonly total: number,
     private readonly output: ProgressOutput = process.stderr,
     private readonly now: () => number = () => performance.now(),
+    private readonly amount?: (n: number) => string,
   ) {
     this.started = now();
   }
@@ -56,7 +57,9 @@ export class ProgressLine {
     const left = rate > 0 ? (this.total - this.done) / rate : NaN;
     const filled = Math.round(share * 24);
     const time = this.done >= this.total ? `in ${formatDuration(seconds)}` : Number.isNaN(left) ? '' : `${formatDuration(left)} left`;
-    return [`${this.label} ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${this.done}/${this.total}`, rate >= 1 ? `${rate.toFixed(1)}/s` : rate > 0 ? `${(1 / rate).toFixed(1)} s each` : '', time, this.note].filter(Boolean).join('  ');
+    const speed = rate === 0 ? '' : this.amount ? `${this.amount(Math.round(rate))}/s` : rate >= 1 ? `${rate.toFixed(1)}/s` : `${(1 / rate).toFixed(1)} s each`;
+    const count = this.amount ? `${this.amount(this.done)}/${this.amount(this.total)}` : `${this.done}/${this.total}`;
+    return [`${this.label} ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${count}`, speed, time, this.note].filter(Boolean).join('  ');
   }
 
   private draw(): void {
