@@ -10,7 +10,7 @@ import { Tokenizer } from '../data/tokenizer';
 import { chooseEngine } from '../engine/choose';
 import { InterruptedError, InvalidArgumentError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
-import { BertForSequenceClassification } from '../models/bert';
+import { AutoModelForSequenceClassification } from '../models/auto';
 import type { PaperSchedule } from '../optim/schedules';
 import { saveHistory } from '../training/historyFile';
 import { ProgressLine } from '../progress';
@@ -18,7 +18,7 @@ import { SlimFitTrainer, type TrainerOptions } from '../training/trainer';
 
 const HELP = `slimfit train --task NAME --out DIR [options]
 
-  --model DIR          Hugging Face folder of a BERT with its vocabulary; default: the small BERT that SlimFit brings along
+  --model DIR          Hugging Face folder of a BERT, DistilBERT or RoBERTa with its tokenizer; default: the small BERT that SlimFit brings along
   --tokenizer DIR      folder of the vocabulary, if not the model's
   --from-scratch       draw all weights afresh: only config.json of --model is read
   --task NAME          cola, sst2, mrpc, rte, stsb, qnli, qqp, mnli, wnli; or grammar, generated sentences
@@ -82,7 +82,7 @@ export async function train(argv: readonly string[]): Promise<number> {
   const seed = number('seed');
   const engine = await chooseEngine();
   const options = { engine, seed, ...(task.labels.length > 0 ? { labels: task.labels } : { numLabels: 1 }) };
-  const model = await (values['from-scratch'] ? BertForSequenceClassification.fromConfigFolder(modelFolder, options) : BertForSequenceClassification.fromPretrained(modelFolder, options));
+  const model = await (values['from-scratch'] ? AutoModelForSequenceClassification.fromConfigFolder(modelFolder, options) : AutoModelForSequenceClassification.fromPretrained(modelFolder, options));
   const data = (rows: typeof examples.train) => new TextDataset(rows, tokenizer, { maxLength: number('max-length'), regression: task.numLabels === 1 });
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { train } from '../../src/cli/train';
+import { embeddedModel } from '../../src/data/embedded/embedded';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-train-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -46,4 +47,14 @@ test('a run writes checkpoint, metrics and a history of every step', async () =>
   assert.ok(metrics.after.accuracy > 0 && metrics.after.accuracy <= 1);
   assert.equal(readFileSync(path.join(out, 'steps.csv'), 'utf8').trim().split('\n').length, 4);
   for (const file of ['model.safetensors', 'config.json', 'vocab.txt', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.ok(existsSync(path.join(out, file)), file);
+});
+
+test('the model may be of another architecture, as its config.json says', async () => {
+  const model = path.join(folder, 'distilbert');
+  const saved = path.join(folder, 'distilbert-out');
+  mkdirSync(model);
+  writeFileSync(path.join(model, 'config.json'), JSON.stringify({ model_type: 'distilbert', vocab_size: 479, dim: 32, n_layers: 2, n_heads: 4, hidden_dim: 64, max_position_embeddings: 32 }));
+  assert.equal(await train(['--task', 'grammar', '--model', model, '--tokenizer', embeddedModel(), '--from-scratch', '--steps', '1', '--max-length', '16', '--out', saved]), 0);
+  const { model_type, architectures } = JSON.parse(readFileSync(path.join(saved, 'config.json'), 'utf8')) as Record<string, unknown>;
+  assert.deepEqual([model_type, architectures], ['distilbert', ['DistilBertForSequenceClassification']]);
 });

@@ -71,6 +71,17 @@ test('what is saved is read back, and needs no vocab.txt', () => {
   assert.deepEqual([settings.tokenizer_class, settings.model_max_length, settings.cls_token, settings.mask_token], ['PreTrainedTokenizerFast', 12, '<s>', '<mask>']);
 });
 
+test('merges may be written as in older files, two tokens in one string', () => {
+  const old = Tokenizer.fromFolder(
+    folderWith((json) => {
+      const model = json.model as { merges: (string | [string, string])[] };
+      assert.ok(Array.isArray(model.merges[0]));
+      model.merges = model.merges.map((m) => (m as [string, string]).join(' '));
+    }),
+  );
+  for (const { text, ids } of expected.cases.slice(0, 25)) assert.deepEqual(old.encode(text).inputIds, ids);
+});
+
 test('special tokens are known by tokenizer_config.json, else by RoBERTa’s names; a vocabulary without them is refused', () => {
   assert.deepEqual(Tokenizer.fromFolder(folderWith(() => {}, false)).encode('the', 'dog'), tokenizer().encode('the', 'dog'));
   const folder = folderWith(() => {});

@@ -14,6 +14,7 @@ import { chooseEngine } from '../../src/engine/choose';
 import { BertForSequenceClassification } from '../../src/models/bert';
 import { ForwardContext } from '../../src/nn/context';
 import { SlimFitTrainer } from '../../src/training/trainer';
+import { textInterop } from './text';
 
 async function main(): Promise<void> {
   const python = process.argv[2];
@@ -41,6 +42,7 @@ async function main(): Promise<void> {
     model.dispose();
     if (run.status !== 0) process.exitCode = 1;
   }
+  if (!(await textInterop(engine, python))) process.exitCode = 1;
   engine.dispose();
 }
 

@@ -3,6 +3,9 @@ import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import { SquadDataset } from '../../src/data/squadDataset';
+import { Tokenizer } from '../../src/data/tokenizer';
+import { chooseEngine } from '../../src/engine/choose';
 import { InvalidArgumentError, LabelError } from '../../src/errors';
 import { BertForMaskedLM, BertForQuestionAnswering } from '../../src/models/bert';
 import { initialWeights, type TextBatch } from '../../src/models/model';
@@ -10,7 +13,7 @@ import { questionAnsweringSpecs } from '../../src/models/questionAnswering';
 import { ForwardContext } from '../../src/nn/context';
 import { Random } from '../../src/random';
 import { SCHEMES } from '../../src/tape/scheme';
-import { evaluate } from '../../src/training/trainer';
+import { evaluate, SlimFitTrainer } from '../../src/training/trainer';
 import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from './fixtures';
 import { referenceBert } from './referenceBert';
 
@@ -160,4 +163,33 @@ test('a saved span model says what it is, with the two labels that Hugging Faceâ
   model.dispose();
   await assert.rejects(BertForQuestionAnswering.fromPretrained(folder, { engine, labels: ['yes', 'no'] }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('labels'));
   assert.equal(engine.memory().tensors, 0);
+});
+
+test('windows of SQuAD questions train it until every answer, and every missing answer, is found', async () => {
+  const tokenizer = Tokenizer.fromVocabulary(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'who', 'barks', 'sleeps', 'the', 'dog', 'cat', 'and', '.', '?']);
+  const question = (n: number, verb: string, answer: string | undefined, context: string) => ({
+    id: `${n}`,
+    title: 't',
+    question: `who ${verb} ?`,
+    context,
+    answers: answer ? [{ text: answer, start: context.indexOf(answer) }] : [],
+    isImpossible: !answer,
+  });
+  const examples = [
+    question(0, 'barks', 'dog', 'the dog barks and the cat sleeps .'),
+    question(1, 'sleeps', 'cat', 'the dog barks and the cat sleeps .'),
+    question(2, 'barks', 'cat', 'the cat barks and the dog sleeps .'),
+    question(3, 'sleeps', undefined, 'the cat barks and the dog .'),
+  ];
+  const data = new SquadDataset(examples, tokenizer, { maxLength: 16, maxQueryLength: 4 });
+  const engine = await chooseEngine();
+  const before = engine.memory().tensors;
+  const model = BertForQuestionAnswering.fresh(engine, tinyConfig({ vocab_size: 14, max_position_embeddings: 16, hidden_size: 32, initializer_range: 0.2 }));
+  const trainer = new SlimFitTrainer({ model, train: data, evaluation: data, metrics: data.metrics, freezeRate: 0.5, batchSize: 4, totalSteps: 150, learningRate: 5e-3, onWarning: () => {} });
+  for await (const _ of trainer.steps());
+  const { metrics } = await trainer.evaluate();
+  assert.deepEqual([metrics.exact, metrics.f1, metrics.NoAns_f1], [100, 100, 100]);
+  trainer.dispose();
+  model.dispose();
+  assert.equal(engine.memory().tensors, before);
 });
