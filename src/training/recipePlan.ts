@@ -68,6 +68,6 @@ function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>
     return { specs: imageClassificationSpecs(config), bytes: (mode, trains) => vitActivationBytes({ config, batchSize, mode, trains }).total };
   }
   const config: TextConfig = parseTextConfig({ ...architecture, id2label });
-  const [specs, head, dropout] = recipe.kind === 'squad' ? [questionAnsweringSpecs(config), 'question answering' as const, config.spanDropout] : [sequenceClassificationSpecs(config), 'sequence classification' as const, config.hiddenDropoutProb];
+  const [specs, head, dropout] = recipe.kind === 'squad' ? [questionAnsweringSpecs(config), 'question answering' as const, config.spanDropout] : [sequenceClassificationSpecs(config), 'sequence classification' as const, config.classifierDropout];
   return { specs, bytes: (mode, trains) => bertActivationBytes({ config, batchSize, length: recipe.maxLength, mode, trains, head, dropout: dropout > 0 }).total };
 }

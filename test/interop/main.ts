@@ -15,6 +15,7 @@ import { BertForSequenceClassification } from '../../src/models/bert';
 import { ForwardContext } from '../../src/nn/context';
 import { SlimFitTrainer } from '../../src/training/trainer';
 import { textInterop } from './text';
+import { vitInterop } from './vit';
 
 async function main(): Promise<void> {
   const python = process.argv[2];
@@ -43,6 +44,7 @@ async function main(): Promise<void> {
     if (run.status !== 0) process.exitCode = 1;
   }
   if (!(await textInterop(engine, python))) process.exitCode = 1;
+  if (!(await vitInterop(engine, python))) process.exitCode = 1;
   engine.dispose();
 }
 
