@@ -12,7 +12,7 @@ import { ImageRows, type ImageSource } from '../../src/data/imageSource';
 import { ImageWorkers } from '../../src/data/imageWorkers';
 import { cifarAugmentation, imagenetAugmentation } from '../../src/data/pixels/augmentation';
 import { render, type RenderSettings } from '../../src/data/pixels/render';
-import { ImageDecodeError, ImageWorkerError, InvalidArgumentError } from '../../src/errors';
+import { ImageDecodeError, ImageWorkerError, InvalidArgumentError, ShapeError } from '../../src/errors';
 import { pattern } from './pixels/pillow';
 
 const ROOT = path.resolve(__dirname, '../..');
@@ -188,6 +188,13 @@ test('examples that are not there, and settings that cannot work, are refused', 
   const loose = parseImageProcessor({ size: { shortest_edge: 10 } });
   assert.deepEqual(new ImageDataset(new Memory(3), loose).shape([0]), { batchSize: 1, channels: 3, height: 10, width: 15 });
   assert.throws(() => new ImageDataset(Object.assign(Object.create(Memory.prototype), { size: 3, labels: new Int32Array(3), labelNames: ['a'], imageSize: undefined }), loose), InvalidArgumentError);
+});
+
+test('an image that is not of the size that its source claims is refused', async () => {
+  class Wrong extends Memory {
+    override readonly imageSize = { height: 30, width: 20 };
+  }
+  await assert.rejects(new ImageDataset(new Wrong(2), parseImageProcessor({ do_resize: false }), { workers: 0 }).batch([1]), (e: Error) => e instanceof ShapeError && /image 1 comes out as 30×20 instead of 20×30/.test(e.message));
 });
 
 test('small images that keep their size are made without threads, others with some', () => {
