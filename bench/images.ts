@@ -1,5 +1,6 @@
 /**
- * Images per second of ImageDataset: JPEG files decoded and resized to 224 (evaluation, and with augmentation), CIFAR as it is and enlarged to 224; on the main thread and in workers.
+ * Images per second of ImageDataset: JPEG files decoded and resized to 224 (evaluation, and with augmentation), CIFAR as it is and enlarged to 224; on the main thread and in workers. CPU
+ * time per image (all threads) is beside them, as it hardly depends on what else the machine does.
  * `npx tsx bench/images.ts [folder of JPEGs in class folders] [CIFAR-10 binary file]`, a Markdown table on standard output.
  */
 import { cpus } from 'node:os';
@@ -17,7 +18,7 @@ const SECONDS = 2;
 const BATCH = 32;
 
 /** Batches as training takes them: each asked for after the next was announced. */
-async function imagesPerSecond(source: ImageSource, options: ImageDatasetOptions, size: number): Promise<number> {
+async function measure(source: ImageSource, options: ImageDatasetOptions, size: number): Promise<{ rate: number; cpu: number }> {
   const data = new ImageDataset(source, parseImageProcessor({ size }), options);
   const indices = (step: number) => Array.from({ length: BATCH }, (_, i) => (step * BATCH + i) % source.size);
   const epoch = options.augmentation ? 0 : undefined;
@@ -30,17 +31,20 @@ async function imagesPerSecond(source: ImageSource, options: ImageDatasetOptions
   // Threads start and code is compiled.
   for (let i = 0; i < 4; i++) await next();
   const begin = performance.now();
+  const cpuBegin = process.cpuUsage();
   const first = step;
   while (performance.now() - begin < SECONDS * 1000) await next();
   const seconds = (performance.now() - begin) / 1000;
+  const { user, system } = process.cpuUsage(cpuBegin);
   await data.close();
-  return ((step - first) * BATCH) / seconds;
+  const images = (step - first) * BATCH;
+  return { rate: images / seconds, cpu: (user + system) / 1000 / images };
 }
 
 async function main(): Promise<void> {
   const jpegs = ImageFolder.open(folder);
   const small = readCifar10(cifar);
-  process.stdout.write(`${cpus().length} cores, ${cpus()[0].model}; batches of ${BATCH}; images per second\n\n| images | main thread | 1 worker | 2 workers |\n|---|---|---|---|\n`);
+  process.stdout.write(`${cpus().length} cores, ${cpus()[0].model}; batches of ${BATCH}; images per second (CPU ms per image)\n\n| images | main thread | 1 worker | 2 workers |\n|---|---|---|---|\n`);
   const rows: [string, ImageSource, ImageDatasetOptions, number][] = [
     ['JPEG → 224, evaluation', jpegs, {}, 224],
     ['JPEG → 384, evaluation', jpegs, {}, 384],
@@ -51,9 +55,12 @@ async function main(): Promise<void> {
     ['CIFAR 32 → 224', small, {}, 224],
   ];
   for (const [name, source, options, size] of rows) {
-    const rates: number[] = [];
-    for (const workers of [0, 1, 2]) rates.push(await imagesPerSecond(source, { ...options, workers }, size));
-    process.stdout.write(`| ${name} | ${rates.map((r) => r.toFixed(0)).join(' | ')} |\n`);
+    const cells: string[] = [];
+    for (const workers of [0, 1, 2]) {
+      const { rate, cpu } = await measure(source, { ...options, workers }, size);
+      cells.push(`${rate.toFixed(0)} (${cpu.toFixed(2)})`);
+    }
+    process.stdout.write(`| ${name} | ${cells.join(' | ')} |\n`);
   }
 }
 

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { ImageDecodeError, ImageWorkerError } from '../errors';
-import type { StoredImage } from './pixels/decode';
+import { loadSharp, type StoredImage } from './pixels/decode';
 import type { RenderSettings } from './pixels/render';
 
 /** Part of a batch. */
@@ -106,6 +106,8 @@ export class ImageWorkers {
   }
 
   private start(): Thread {
+    // sharp asks to be loaded here first: a native library that only a thread holds is unloaded with it.
+    loadSharp();
     const worker = startThread(this.settings);
     const thread: Thread = { worker, current: undefined, failure: undefined };
     if (this.waiting === 0) worker.unref();

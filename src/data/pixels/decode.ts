@@ -4,9 +4,16 @@
  * Not Pillow's: 16-bit gray keeps its high byte, as 16-bit colour does in both; Pillow clips it at 255, which makes nearly all of it white.
  */
 import { readFile } from 'node:fs/promises';
-import sharp from 'sharp';
+import type sharpModule from 'sharp';
 import { ImageDecodeError } from '../../errors';
 import type { RgbImage } from './rgbImage';
+
+let sharpLoaded: typeof sharpModule | undefined;
+
+/** sharp, loaded with the first image: it takes a tenth of a second, and text models do without it. */
+export function loadSharp(): typeof sharpModule {
+  return (sharpLoaded ??= require('sharp') as typeof sharpModule);
+}
 
 /** What a source hands out of one image: pixels, the bytes of an image file, or a file's path. */
 export type StoredImage =
@@ -47,6 +54,7 @@ export async function decodeBytes(bytes: Uint8Array, name: string): Promise<RgbI
   if (bytes.length === 0) throw new ImageDecodeError(name, 'the image is empty (0 bytes)');
   const format = imageFormat(bytes);
   if (!format) throw new ImageDecodeError(name, 'this is no JPEG, PNG, GIF, WebP, TIFF or AVIF image');
+  const sharp = loadSharp();
   try {
     const input = sharp(bytes, { ignoreIcc: true, failOn: 'error', limitInputPixels: MAX_PIXELS });
     // Only these two hold CMYK, and to ask costs a look at the header.

@@ -1,5 +1,6 @@
 /** One image to one example of a batch: decode, change at random, resize, crop, normalise. The same on the main thread and in the workers. */
 import { randomBits } from '../../engine/randomBits';
+import { ShapeError } from '../../errors';
 import { Random } from '../../random';
 import { keptBox, resizedSize, type ImageTransform } from '../imageProcessor';
 import { colorJitter, erasedBox, randomPaddedCrop, randomResizedBox, type Augmentation } from './augmentation';
@@ -64,7 +65,7 @@ function normalizing({ rescaleFactor, mean, std }: ImageTransform): Float32Array
  * Some examples of a batch, float32 [images, 3, height, width]. While one is resized the next is being decoded.
  * @param epoch undefined for evaluation
  * @param indices numbers of the examples in their data set
- * @throws ImageDecodeError
+ * @throws ImageDecodeError; ShapeError for an image that is not of the size that its source claims
  */
 export async function render(images: readonly StoredImage[], settings: RenderSettings, indices: ArrayLike<number>, epoch: number | undefined): Promise<Float32Array> {
   const size = 3 * settings.output.height * settings.output.width;
@@ -88,6 +89,8 @@ function decodeAhead(stored: StoredImage): Promise<RgbImage> {
 function renderOne(image: RgbImage, settings: RenderSettings, index: number, epoch: number | undefined, target: Float32Array, offset: number): void {
   const random = epoch === undefined || !settings.augmentation ? undefined : exampleRandom(settings.seed, epoch, index);
   const { data, width, height } = framed(image, settings, random);
+  if (width !== settings.output.width || height !== settings.output.height)
+    throw new ShapeError(`image ${index} comes out as ${width}×${height} instead of ${settings.output.width}×${settings.output.height}: its source's imageSize is not that of every image`);
   const pixels = width * height;
   normalizing(settings.transform).forEach((table, c) => {
     const to = offset + c * pixels;
