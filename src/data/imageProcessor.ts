@@ -2,7 +2,7 @@
  * `preprocessor_config.json` as settings: what happens to an image before the model sees it. Resize, centre crop, value · rescaleFactor, (value − mean) / std, in this order. Defaults are those of
  * `ViTImageProcessor` (also under its old name `ViTFeatureExtractor`) and `DeiTImageProcessor` in Hugging Face's transformers.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CheckpointError, FileMissingError, InvalidArgumentError, UnsupportedModelError } from '../errors';
 import type { Resampling } from './pixels/resample';
@@ -93,6 +93,27 @@ export function readImageProcessor(folder: string): ImageTransform {
   }
   if (!json || typeof json !== 'object' || Array.isArray(json)) throw new CheckpointError(`${file}: no JSON object`);
   return parseImageProcessor(json as Json);
+}
+
+/** Writes `preprocessor_config.json` into a model folder, as Hugging Face's image processors read it. */
+export function writeImageProcessor(folder: string, t: ImageTransform): void {
+  const { resize, centerCrop } = t;
+  const json = {
+    image_processor_type: centerCrop || (resize && 'shortestEdge' in resize) ? 'DeiTImageProcessor' : 'ViTImageProcessor',
+    do_resize: resize !== undefined,
+    ...(resize && { size: 'shortestEdge' in resize ? { shortest_edge: resize.shortestEdge } : resize }),
+    resample: RESAMPLING.indexOf(t.resampling),
+    do_center_crop: centerCrop !== undefined,
+    ...(centerCrop && { crop_size: centerCrop }),
+    do_rescale: t.rescaleFactor !== 1,
+    rescale_factor: t.rescaleFactor,
+    do_normalize: true,
+    image_mean: t.mean,
+    image_std: t.std,
+  };
+  const file = path.join(folder, 'preprocessor_config.json');
+  writeFileSync(`${file}.tmp`, `${JSON.stringify(json, null, 2)}\n`);
+  renameSync(`${file}.tmp`, file);
 }
 
 function bad(key: string, value: unknown, wanted: string): never {

@@ -31,12 +31,29 @@ export interface SquadExample {
  */
 export function readSquad(file: string): SquadExample[] {
   if (!existsSync(file)) throw new FileMissingError(`no ${file}: download SQuAD's train-v2.0.json and dev-v2.0.json, or name the file`);
+  return examplesIn(parsed(file), file);
+}
+
+/**
+ * The questions of rows as the hub's data sets `squad` and `squad_v2` have them: id, title, context, question, answers { text, answer_start }. As strict as `readSquad`.
+ * @param where what errors call the rows
+ * @throws DataEntryError with row and reason
+ */
+export function squadExamples(rows: readonly Readonly<Record<string, unknown>>[], where: string): SquadExample[] {
+  const data = rows.map(({ id, title, context, question, answers }) => {
+    const { text, answer_start: starts } = (answers ?? {}) as { readonly text?: readonly unknown[]; readonly answer_start?: readonly unknown[] };
+    const list = Array.isArray(text) && Array.isArray(starts) && text.length === starts.length ? text.map((t, i) => ({ text: t as unknown, answer_start: Number(starts[i]) })) : undefined;
+    return { title, paragraphs: [{ context, qas: [{ id, question, answers: list, is_impossible: list?.length === 0 }] }] };
+  });
+  return examplesIn({ data }, where);
+}
+
+function examplesIn(root: unknown, file: string): SquadExample[] {
   const bad: Bad = (entry, reason) => {
     throw new DataEntryError(file, entry, reason);
   };
   const examples: SquadExample[] = [];
   const placeOf = new Map<string, string>();
-  const root = parsed(file);
   isObject(root) || bad('the file', `${kindOf(root)} instead of an object with 'data'`);
   arrayIn(root as Json, 'data', 'the file', bad).forEach((article, a) => {
     const inArticle = `article ${a + 1}`;

@@ -1,0 +1,41 @@
+/** `slimfit train --dry-run`: what would run, a line each, with the bytes of a step. */
+import { existsSync } from 'node:fs';
+import { readConfig } from '../hub/folder';
+import { formatBytes } from '../units';
+import { planRecipe, type RecipePlan } from '../training/recipePlan';
+import type { TrainRequest } from './trainOptions';
+
+/** The lines of a plan, of equal width up to their values. */
+export function dryRun({ recipe, options, mode, steps }: TrainRequest): string {
+  const { model = recipe.checkpoint } = options;
+  const known = existsSync(model) ? readConfig(model) : recipe.architecture;
+  const trainExamples = Math.min(recipe.trainExamples, options.maxTrainSamples ?? Infinity);
+  const plan = planRecipe(recipe, { architecture: known, trainExamples, mode });
+  const rows: readonly (readonly [string, string])[] = [
+    [recipe.kind === 'image' ? 'images' : 'task', `${recipe.name} (${recipe.source})`],
+    ['checkpoint', `${model}${options.fromScratch ? ', weights drawn afresh' : ''}`],
+    ['data', options.data ?? `${[recipe.dataset.repo, recipe.dataset.config].filter(Boolean).join(' ')} on the hub`],
+    ['training examples', `${trainExamples.toLocaleString('en-US')}${options.data ? ' (of the official data; yours are counted when they are read)' : ''}`],
+    ['steps', stepsText(plan, steps)],
+    ['batch', `${recipe.batchSize} × ${recipe.kind === 'image' ? `${recipe.imageSize}×${recipe.imageSize} pixels, augmentation ${recipe.augmentation}` : `${recipe.maxLength} tokens`}${recipe.kind === 'squad' ? `, windows ${recipe.docStride} tokens apart` : ''}`],
+    ['learning rate', `${recipe.learningRate}, ${typeof recipe.schedule === 'string' ? recipe.schedule : 'a function of the step'}`],
+    ['optimizer', optimizerText(recipe.optimizer)],
+    ['freeze rate', `${recipe.freezeRate}: ${plan.frozenLayers} of ${plan.layers} layers frozen in a step, ${plan.layers - plan.frozenLayers} train${recipe.alwaysTrain.length > 0 ? `; ${recipe.alwaysTrain.join(', ')} always trains` : ''}`],
+    ['seed', String(recipe.seed)],
+    ['mode', mode],
+    ['weights', `${formatBytes(plan.weightBytes)} (${(plan.parameters / 1e6).toFixed(1)} M)`],
+    ['optimizer moments', `${formatBytes(plan.momentBytes)} once every layer has trained`],
+    ['kept for backward', `${formatBytes(plan.activationBytes)} in the first step; plain fine-tuning ${formatBytes(plan.fullActivationBytes)}, ${(plan.fullActivationBytes / plan.activationBytes).toFixed(2)} times as much`],
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length)) + 2;
+  return `${rows.map(([name, text]) => name.padEnd(width) + text).join('\n')}\n`;
+}
+
+function stepsText({ recipe, totalSteps, stepsPerEpoch }: RecipePlan, steps: number | undefined): string {
+  const all = `${totalSteps.toLocaleString('en-US')} (${recipe.epochs} epochs of ${stepsPerEpoch.toLocaleString('en-US')})`;
+  return steps === undefined || steps >= totalSteps ? all : `the first ${steps.toLocaleString('en-US')} of ${all}`;
+}
+
+function optimizerText({ weightDecay = 0.01, noDecay = ['bias', 'LayerNorm.weight'], beta1 = 0.9, beta2 = 0.999, eps = 1e-6 }: TrainRequest['recipe']['optimizer']): string {
+  return `AdamW, betas ${beta1} and ${beta2}, eps ${eps}, weight decay ${weightDecay}${weightDecay > 0 && noDecay.length > 0 ? ` but for ${noDecay.join(', ')}` : ''}`;
+}
