@@ -110,9 +110,9 @@ export class HubClient {
       clearTimeout(timer);
       timer = setTimeout(() => stall.abort(), retry.stallMs);
     };
-    const failed = (error: unknown): Transient => {
+    const failed = (what: string, error: unknown): Transient => {
       const { message, cause } = error as Error & { cause?: Error & { code?: string } };
-      const reason = stall.signal.aborted ? `no byte came for ${formatDuration(retry.stallMs / 1000)}` : `${cause ? 'no connection, or it was cut' : message}${cause?.code ? ` (${cause.code})` : ''}`;
+      const reason = stall.signal.aborted ? `no byte came for ${formatDuration(retry.stallMs / 1000)}` : `${cause ? what : message}${cause?.code ? ` (${cause.code})` : ''}`;
       return new Transient(reason, { cause: error });
     };
     let at = new URL(url);
@@ -124,7 +124,7 @@ export class HubClient {
         response = await fetch(at, { redirect: 'manual', signal: stop, headers: { 'user-agent': 'slimfit', ...headers, ...(token && atHome ? { authorization: `Bearer ${token}` } : {}) } });
       } catch (error) {
         this.throwIfStopped();
-        throw failed(error);
+        throw failed('no connection', error);
       } finally {
         clearTimeout(timer);
       }
@@ -148,7 +148,7 @@ export class HubClient {
               }
             } catch (error) {
               client.throwIfStopped();
-              throw failed(error);
+              throw failed('the connection was cut', error);
             } finally {
               clearTimeout(timer);
               // Whoever stops reading early leaves no connection open.

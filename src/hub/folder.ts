@@ -41,7 +41,7 @@ function canonical(name: string): string {
 /** Reads `config.json`. @throws FileMissingError, CheckpointError */
 export function readConfig(folder: string): Record<string, unknown> {
   const file = path.join(folder, 'config.json');
-  if (!existsSync(file)) throw new FileMissingError(`no config.json in ${folder}: is it a Hugging Face model folder?`);
+  if (!existsSync(file)) throw new FileMissingError(`no config.json in ${folder}: is it a Hugging Face model folder? One from the hub is fetched by await hub('bert-base-cased')`);
   try {
     const json: unknown = JSON.parse(readFileSync(file, 'utf8'));
     if (json && typeof json === 'object' && !Array.isArray(json)) return json as Record<string, unknown>;

@@ -3,7 +3,7 @@
  * where those are exact. Hugging Face's `datasets` writes its features, with the names of classes, as JSON under the key `huggingface` of the file's metadata.
  */
 import { existsSync, statSync } from 'node:fs';
-import type { FileMetaData } from 'hyparquet';
+import type { FileMetaData, SchemaTree } from 'hyparquet';
 import { FileMissingError, InvalidArgumentError, ParquetError } from '../errors';
 
 /** A value of a Parquet column: lists become arrays, structs become objects. */
@@ -46,12 +46,28 @@ async function open(file: string) {
   const { asyncBufferFromFile, parquetMetadataAsync, parquetSchema } = await import('hyparquet');
   const buffer = await asyncBufferFromFile(file);
   const metadata = await reading(file, () => parquetMetadataAsync(buffer));
-  const columns = await reading(file, async () => parquetSchema(metadata).children.map((c) => c.element.name));
+  const schema = await reading(file, async () => parquetSchema(metadata));
+  const columns = schema.children.map((c) => c.element.name);
   const numRows = Number(metadata.num_rows);
   const inGroups = metadata.row_groups.reduce((n, g) => n + Number(g.num_rows), 0);
   // Otherwise rows would be made up from a number alone.
   if (!Number.isSafeInteger(numRows) || numRows < 0 || numRows !== inGroups || metadata.row_groups.some((g) => g.num_rows < 0)) throw new ParquetError(`${file}: says that it has ${numRows} rows, but its row groups have ${inGroups}: the file is damaged`);
+  // What is wrong here hyparquet would tell by a rejection that no one can catch, which ends the process.
+  const leaves = leavesOf(schema).sort().join();
+  for (const g of metadata.row_groups) {
+    if (g.columns.map((c) => c.meta_data?.path_in_schema.join('.')).sort().join() !== leaves) throw new ParquetError(`${file}: the columns of a row group are not those of its schema: the file is damaged`);
+    for (const { meta_data: c } of g.num_rows === 0n ? [] : g.columns) {
+      const begin = Number(c!.dictionary_page_offset || c!.data_page_offset);
+      const end = begin + Number(c!.total_compressed_size);
+      if (!(begin >= 4 && begin <= Number(c!.data_page_offset) && Number(c!.data_page_offset) <= end && end <= buffer.byteLength - 8)) throw new ParquetError(`${file}: column ${c!.path_in_schema.join('.')} lies at bytes ${begin} to ${end} of ${buffer.byteLength}: the file is damaged`);
+    }
+  }
   return { buffer, metadata, columns, numRows };
+}
+
+/** Paths of the columns that hold values. */
+function leavesOf(tree: SchemaTree): string[] {
+  return tree.children.length === 0 ? [tree.path.join('.')] : tree.children.flatMap(leavesOf);
 }
 
 /** Number of rows, columns and class names, without reading a row. @throws FileMissingError, ParquetError */

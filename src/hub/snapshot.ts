@@ -274,6 +274,7 @@ class HubSnapshot implements Snapshot {
       }
     } finally {
       this.client.onWait = () => {};
+      line?.update(Math.min(done, total));
       line?.end();
     }
   }

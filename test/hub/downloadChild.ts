@@ -2,4 +2,4 @@
 import { hub } from '../../src/hub/hub';
 
 const [endpoint, cacheDir, repo] = process.argv.slice(2);
-void hub(repo, { endpoint, cacheDir, token: false, progress: false }).then((folder) => process.stdout.write(folder));
+void hub(repo, { endpoint, cacheDir, token: false, offline: false, progress: false }).then((folder) => process.stdout.write(folder));

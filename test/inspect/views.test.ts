@@ -210,6 +210,6 @@ test('the error of the gradient is told of weights, and of all parameters togeth
 });
 
 test('bytes are told in the largest unit that leaves one whole', () => {
-  assert.deepEqual([0, 1023, 1024, 1.5 * MIB, 3 * 2 ** 30, 2 ** 41].map(formatBytes), ['0 B', '1023 B', '1.0 KiB', '1.5 MiB', '3.0 GiB', '2.0 TiB']);
+  assert.deepEqual([0, 1023, 1024, 1020 * 1024, 1.5 * MIB, 3 * 2 ** 30, 2 ** 41].map(formatBytes), ['0 B', '1023 B', '1.0 KiB', '1020 KiB', '1.5 MiB', '3.0 GiB', '2.0 TiB']);
   assert.deepEqual(byteUnit(5 * MIB), { unit: 'MiB', size: MIB });
 });
