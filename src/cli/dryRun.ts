@@ -14,11 +14,11 @@ export function dryRun({ recipe, options, mode, steps }: TrainRequest): string {
   const rows: readonly (readonly [string, string])[] = [
     [recipe.kind === 'image' ? 'images' : 'task', `${recipe.name} (${recipe.source})`],
     ['checkpoint', `${model}${options.fromScratch ? ', weights drawn afresh' : ''}`],
-    ['data', options.data ?? `${[recipe.dataset.repo, recipe.dataset.config].filter(Boolean).join(' ')} on the hub`],
-    ['training examples', `${trainExamples.toLocaleString('en-US')}${options.data ? ' (of the official data; yours are counted when they are read)' : ''}`],
+    ['data', options.data ?? (recipe.kind === 'image' && recipe.images === 'folder' ? `${recipe.dataset.repo}, in a folder: name it with --data` : `${[recipe.dataset.repo, recipe.dataset.config].filter(Boolean).join(' ')} on the hub`)],
+    ['training examples', `${trainExamples.toLocaleString('en-US')}${options.data ? ' in the official data; yours are counted when they are read' : ''}${recipe.kind === 'squad' ? '; a long context gives several windows, and so a few more steps' : ''}`],
     ['steps', stepsText(plan, steps)],
     ['batch', `${recipe.batchSize} × ${recipe.kind === 'image' ? `${recipe.imageSize}×${recipe.imageSize} pixels, augmentation ${recipe.augmentation}` : `${recipe.maxLength} tokens`}${recipe.kind === 'squad' ? `, windows ${recipe.docStride} tokens apart` : ''}`],
-    ['learning rate', `${recipe.learningRate}, ${typeof recipe.schedule === 'string' ? recipe.schedule : 'a function of the step'}`],
+    ['learning rate', `${recipe.learningRate.toExponential()}, ${typeof recipe.schedule === 'string' ? recipe.schedule : 'a function of the step'}`],
     ['optimizer', optimizerText(recipe.optimizer)],
     ['freeze rate', `${recipe.freezeRate}: ${plan.frozenLayers} of ${plan.layers} layers frozen in a step, ${plan.layers - plan.frozenLayers} train${recipe.alwaysTrain.length > 0 ? `; ${recipe.alwaysTrain.join(', ')} always trains` : ''}`],
     ['seed', String(recipe.seed)],
@@ -37,5 +37,5 @@ function stepsText({ recipe, totalSteps, stepsPerEpoch }: RecipePlan, steps: num
 }
 
 function optimizerText({ weightDecay = 0.01, noDecay = ['bias', 'LayerNorm.weight'], beta1 = 0.9, beta2 = 0.999, eps = 1e-6 }: TrainRequest['recipe']['optimizer']): string {
-  return `AdamW, betas ${beta1} and ${beta2}, eps ${eps}, weight decay ${weightDecay}${weightDecay > 0 && noDecay.length > 0 ? ` but for ${noDecay.join(', ')}` : ''}`;
+  return `AdamW, betas ${beta1} and ${beta2}, eps ${eps.toExponential()}, weight decay ${weightDecay}${weightDecay > 0 && noDecay.length > 0 ? ` but for ${noDecay.join(', ')}` : ''}`;
 }

@@ -101,7 +101,10 @@ export async function squadParts(recipe: SquadRecipe, place: TextPlace): Promise
   const { options } = place;
   const { train, dev } = options.data === undefined ? await squadFromHub(recipe, options) : squadFromFolder(options.data);
   const tokenizer = Tokenizer.fromFolder(place.tokenizer);
-  const data = (examples: readonly SquadExample[]) => new SquadDataset(examples, tokenizer, { maxLength: recipe.maxLength, docStride: recipe.docStride });
+  const { maxLength, docStride } = recipe;
+  // The usual 64, but never more than half of a short window.
+  const maxQueryLength = Math.min(64, maxLength >> 1);
+  const data = (examples: readonly SquadExample[]) => new SquadDataset(examples, tokenizer, { maxLength, docStride, maxQueryLength });
   const evaluation = data(first(dev, options.maxEvalSamples));
   const parts = { train: data(first(train, options.maxTrainSamples)), evaluation };
   const settings = modelOptions(place, recipe);
