@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { train } from '../../src/cli/train';
+import { RECIPES } from '../../src/training/recipes';
 import { embeddedModel } from '../../src/data/embedded/embedded';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-train-'));
@@ -12,13 +13,20 @@ const out = path.join(folder, 'out');
 
 const refused: readonly [what: string, args: readonly string[], says: RegExp][] = [
   ['an unknown task', ['--task', 'colaa'], /colaa/],
+  ['an unknown recipe', ['--recipe', 'cola2'], /cola2.*cola, mrpc/],
+  ['a recipe and a task', ['--recipe', 'cola', '--task', 'cola'], /not both/],
+  ['an option of another kind of task', ['--recipe', 'cola', '--image-size', '32'], /--image-size has no meaning for cola/],
+  ['a schedule that does not exist', ['--task', 'grammar', '--schedule', 'cosine'], /--schedule is 'cosine'.*linear/],
+  ['warm-up of a schedule without', ['--task', 'grammar', '--schedule', 'glue', '--warmup-steps', '3'], /--warmup-steps/],
+  ['a negative decay', ['--task', 'grammar', '--weight-decay=-1'], /--weight-decay is -1/],
+  ['half an example', ['--task', 'grammar', '--max-train-samples', '1.5'], /--max-train-samples is 1\.5/],
   ['a freeze rate of 1', ['--task', 'grammar', '--freeze-rate', '1'], /freezeRate is 1.*\[0, 1\)/],
   ['a freeze rate below 0', ['--task', 'grammar', '--freeze-rate=-0.1'], /-0\.1/],
   ['a freeze rate that is no number', ['--task', 'grammar', '--freeze-rate', 'abc'], /--freeze-rate is 'abc'/],
   ['a batch of 0', ['--task', 'grammar', '--batch-size', '0'], /--batch-size is 0/],
-  ['a task without its data', ['--task', 'cola'], /--data DIR is missing/],
+  ['a data set that is not in the cache, offline', ['--task', 'cola', '--offline'], /offline/i],
   ['a folder without the task', ['--task', 'cola', '--data', folder], /train\.tsv/],
-  ['no task', [], /--task NAME is missing/],
+  ['neither recipe nor task', [], /--recipe NAME or --task NAME is missing/],
   ['an option that does not exist', ['--task', 'grammar', '--frozen', '3'], /--frozen/],
 ];
 for (const [what, args, says] of refused)
@@ -57,4 +65,54 @@ test('the model may be of another architecture, as its config.json says', async 
   assert.equal(await train(['--task', 'grammar', '--model', model, '--tokenizer', embeddedModel(), '--from-scratch', '--steps', '1', '--max-length', '16', '--out', saved]), 0);
   const { model_type, architectures } = JSON.parse(readFileSync(path.join(saved, 'config.json'), 'utf8')) as Record<string, unknown>;
   assert.deepEqual([model_type, architectures], ['distilbert', ['DistilBertForSequenceClassification']]);
+});
+
+/** Runs the command and gives what it printed. */
+async function printed(args: readonly string[]): Promise<string> {
+  const write = process.stdout.write;
+  let text = '';
+  // The test runner's own messages, which are bytes, go on.
+  process.stdout.write = ((chunk: string | Uint8Array) => (typeof chunk === 'string' ? ((text += chunk), true) : write.call(process.stdout, chunk))) as typeof process.stdout.write;
+  try {
+    assert.equal(await train(args), 0);
+  } finally {
+    process.stdout.write = write;
+  }
+  return text;
+}
+
+for (const { name, learningRate, batchSize, seed } of RECIPES)
+  test(`--recipe ${name} --dry-run tells steps, layers and bytes, and writes nothing`, async () => {
+    const text = await printed(['--recipe', name, '--dry-run', '--out', path.join(folder, 'dry')]);
+    for (const line of [new RegExp(`learning rate +${learningRate.toExponential().replace('+', '\\+')}, `), new RegExp(`batch +${batchSize} × `), new RegExp(`seed +${seed}\n`), /freeze rate .* layers frozen in a step, \d+ train/, /kept for backward .*(MiB|GiB).* times as much/]) assert.match(text, line);
+    assert.equal(existsSync(path.join(folder, 'dry')), false);
+  });
+
+test('every field of a recipe can be overridden, and the plan follows', async () => {
+  const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact']);
+  for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/]) assert.match(text, line);
+});
+
+test('SQuAD and images train from the command line, and write predictions where there is a format for them', async () => {
+  const at = (name: string, data: string | Uint8Array): string => {
+    mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+    writeFileSync(path.join(folder, name), data);
+    return path.join(folder, path.dirname(name));
+  };
+  const squad = JSON.stringify({ data: [{ title: 'Pets', paragraphs: [{ context: 'the dog sees a cat', qas: [{ id: 'q1', question: 'what sees a cat', is_impossible: false, answers: [{ text: 'dog', answer_start: 4 }] }] }] }] });
+  at('squad/train-v2.0.json', squad);
+  const data = at('squad/dev-v2.0.json', squad);
+  const small = { vocab_size: 479, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 24, max_position_embeddings: 64 };
+  const text = at('bert/config.json', JSON.stringify({ model_type: 'bert', ...small }));
+  const report = JSON.parse(await printed(['--task', 'squad', '--model', text, '--tokenizer', embeddedModel(), '--from-scratch', '--data', data, '--max-length', '32', '--steps', '2', '--predictions', '--skip-first-evaluation', '--out', path.join(folder, 'squad-out')])) as { steps: number; after: { f1: number }; before?: object; predictions: string[] };
+  assert.deepEqual([report.steps, report.before, report.predictions], [2, undefined, ['predictions.json', 'null_odds.json']]);
+  assert.ok(report.after.f1 >= 0);
+  const vit = at('vit/config.json', JSON.stringify({ model_type: 'vit', image_size: 8, patch_size: 4, hidden_size: 12, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16 }));
+  const records = Buffer.from(Array.from({ length: 6 * 3073 }, (_, i) => (i % 3073 === 0 ? (i / 3073) % 10 : (i * 7) % 256)));
+  at('cifar/train.bin', records);
+  const cifar = at('cifar/test.bin', records);
+  const seen = JSON.parse(await printed(['--recipe', 'cifar10', '--model', vit, '--from-scratch', '--data', cifar, '--image-size', '8', '--batch-size', '2', '--steps', '2', '--max-eval-samples', '4', '--out', path.join(folder, 'cifar-out')])) as { steps: number; after: { accuracy: number }; waitingForData: number };
+  assert.equal(seen.steps, 2);
+  assert.ok(seen.waitingForData >= 0 && seen.waitingForData <= 1);
+  for (const file of ['config.json', 'model.safetensors', 'preprocessor_config.json', 'steps.csv', 'metrics.json']) assert.ok(existsSync(path.join(folder, 'cifar-out', file)), file);
 });
