@@ -22,7 +22,7 @@ export type {
 } from './engine/engine';
 
 // Models.
-export { AutoModelForQuestionAnswering, AutoModelForSequenceClassification } from './models/auto';
+export { AutoModelForImageClassification, AutoModelForQuestionAnswering, AutoModelForSequenceClassification } from './models/auto';
 export { BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification, maskedLmSpecs } from './models/bert';
 export { DistilBertForQuestionAnswering, DistilBertForSequenceClassification } from './models/distilbert';
 export { RobertaForQuestionAnswering, RobertaForSequenceClassification } from './models/roberta';

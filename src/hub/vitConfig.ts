@@ -26,7 +26,8 @@ export interface ViTConfig {
   readonly id2label: Readonly<Record<number, string>>;
 }
 
-const SUPPORTED = ['vit', 'deit'] as const;
+/** Every `model_type` that `parseViTConfig` reads. */
+export const IMAGE_MODEL_TYPES = ['vit', 'deit'] as const;
 
 /** Tokens of a sequence: the patches and the learned tokens before them. */
 export function vitTokens(c: Pick<ViTConfig, 'imageSize' | 'patchSize' | 'modelType'>): number {
@@ -36,7 +37,7 @@ export function vitTokens(c: Pick<ViTConfig, 'imageSize' | 'patchSize' | 'modelT
 /** Reads a Hugging Face config. @throws UnsupportedModelError naming the field */
 export function parseViTConfig(json: Readonly<Record<string, unknown>>): ViTConfig {
   const fields = new ConfigFields(json);
-  const modelType = fields.oneOf('model_type', SUPPORTED);
+  const modelType = fields.oneOf('model_type', IMAGE_MODEL_TYPES);
   fields.only('hidden_act', 'gelu', 'only the exact gelu is supported');
   fields.only('qkv_bias', true, 'projections without bias are not supported');
   const square = (key: string, fallback: number): number => {

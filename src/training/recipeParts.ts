@@ -20,9 +20,8 @@ import { Tokenizer } from '../data/tokenizer';
 import type { Engine } from '../engine/engine';
 import { FileMissingError, InvalidArgumentError } from '../errors';
 import { dataset } from '../hub/dataset';
-import { AutoModelForQuestionAnswering, AutoModelForSequenceClassification } from '../models/auto';
+import { AutoModelForImageClassification, AutoModelForQuestionAnswering, AutoModelForSequenceClassification } from '../models/auto';
 import type { BatchSource, ImageBatch, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
-import { ViTForImageClassification } from '../models/vit';
 import type { FromRecipeOptions } from './fromRecipe';
 import type { AugmentationName, GlueRecipe, ImageRecipe, Recipe, SquadRecipe } from './recipes';
 import { predict } from './trainer';
@@ -153,7 +152,7 @@ export async function imageParts(recipe: ImageRecipe, place: Place): Promise<Rec
   const train = of(firstImages(sources.train, options.maxTrainSamples), AUGMENTATIONS[recipe.augmentation]());
   const evaluation = sources.evaluation && of(firstImages(sources.evaluation, options.maxEvalSamples));
   const settings = { ...modelOptions(place, recipe), imageSize, labels: sources.train.labelNames };
-  const model = await (options.fromScratch ? ViTForImageClassification.fromConfigFolder(checkpoint, settings) : ViTForImageClassification.fromPretrained(checkpoint, settings));
+  const model = await (options.fromScratch ? AutoModelForImageClassification.fromConfigFolder(checkpoint, settings) : AutoModelForImageClassification.fromPretrained(checkpoint, settings));
   return {
     model,
     train,

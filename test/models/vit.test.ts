@@ -10,6 +10,7 @@ import { readSafetensors, writeSafetensors } from '../../src/hub/safetensors';
 import { parseViTConfig, type ViTConfig, vitTokens } from '../../src/hub/vitConfig';
 import { vitActivationBytes } from '../../src/memory/vitActivationBytes';
 import { type ImageBatch, initialWeights } from '../../src/models/model';
+import { AutoModelForImageClassification } from '../../src/models/auto';
 import { imageClassificationSpecs, ViTForImageClassification } from '../../src/models/vit';
 import { ForwardContext } from '../../src/nn/context';
 import { cutPatches } from '../../src/nn/patchEmbedding';
@@ -230,7 +231,7 @@ test('a folder that was saved loads with equal logits; another number of labels 
     const config = configOf({ model_type: modelType });
     const model = new ViTForImageClassification(engine, config, weightsOf(config));
     await model.savePretrained(folder);
-    const again = await ViTForImageClassification.fromPretrained(folder, { engine, onNotice: (t) => assert.fail(t) });
+    const again = await AutoModelForImageClassification.fromPretrained(folder, { engine, onNotice: (t) => assert.fail(t) });
     assert.deepEqual(again.config, config);
     assert.deepEqual(await run(again, batchOf(config, 2)), await run(model, batchOf(config, 2)));
     again.dispose();
@@ -260,6 +261,8 @@ test('a folder that was saved loads with equal logits; another number of labels 
   spoilt.delete('deit.embeddings.position_embeddings');
   writeSafetensors(path.join(folder, 'model.safetensors'), spoilt);
   await assert.rejects(ViTForImageClassification.fromPretrained(folder, { engine }), CheckpointKeysError);
+  writeFileSync(path.join(folder, 'config.json'), JSON.stringify({ model_type: 'bert' }));
+  await assert.rejects(AutoModelForImageClassification.fromPretrained(folder, { engine }), (e: Error) => e instanceof UnsupportedModelError && /"bert"; supported: vit, deit/.test(e.message));
   rmSync(folder, { recursive: true });
   assert.equal(engine.memory().tensors, 0);
 });
