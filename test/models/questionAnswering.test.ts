@@ -14,7 +14,7 @@ import { ForwardContext } from '../../src/nn/context';
 import { Random } from '../../src/random';
 import { SCHEMES } from '../../src/tape/scheme';
 import { evaluate, SlimFitTrainer } from '../../src/training/trainer';
-import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from './fixtures';
+import { cpuEngine, gradientsOf, tinyBatch, tinyConfig, tinyModel } from './fixtures';
 import { referenceBert } from './referenceBert';
 
 const config = tinyConfig();
@@ -57,12 +57,7 @@ test('the span head’s gradients equal finite differences of the float64 refere
   const engine = await cpuEngine();
   const model = new BertForQuestionAnswering(engine, config, weights());
   const batch = spans(2, 6);
-  const ctx = ForwardContext.deterministic(engine, SCHEMES.exact);
-  const out = model.forwardWithLoss(ctx, batch);
-  const reads: Promise<[string, Float32Array]>[] = [];
-  ctx.tape.backward(out.loss, (p, g) => reads.push(engine.read(g).then((d) => [p.name, d as Float32Array])));
-  engine.free(out.logits.tensor, out.loss.tensor);
-  const grads = new Map(await Promise.all(reads));
+  const { grads } = await gradientsOf(model, ForwardContext.deterministic(engine, SCHEMES.exact), batch);
   assert.equal(grads.size, model.parameters.size);
   const w = new Map([...weights()].map(([n, t]) => [n, { shape: t.shape, data: Float64Array.from(t.data) }]));
   const h = 1e-5;
