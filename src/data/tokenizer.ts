@@ -187,7 +187,7 @@ export class Tokenizer {
    *
    * BERT: an unknown word is one token as long as the word; two tokens made of one character (a Korean syllable) both have its place; an accent that was stripped belongs to no
    * token, unless between two of its word. Byte-level BPE: tokens that are parts of one character (an emoji) all have its place; blanks at a token's ends are not of its place
-   * (`trim_offsets`), and a token of blanks alone has an empty one.
+   * (`trim_offsets`, whatever tokenizer.json says of it), and a token of blanks alone has an empty one.
    * @throws UnsupportedModelError when tokenizer.json's way of preparing text is neither BERT's nor RoBERTa's
    */
   idsWithOffsets(text: string): TokenOffsets {
