@@ -166,7 +166,8 @@ function windows(tokens: number, room: number, stride: number): [first: number, 
 function answerTokens({ answers }: SquadExample, { starts, ends }: TokenOffsets): [first: number, last: number] | undefined {
   if (answers.length === 0) return undefined;
   const [{ text, start }] = answers;
-  const first = ends.findIndex((end) => end > start);
-  const last = starts.findLastIndex((s) => s < start + text.length);
+  // A token of blanks alone (RoBERTa's) has an empty place, and holds nothing.
+  const first = ends.findIndex((end, i) => end > start && starts[i] < end);
+  const last = starts.findLastIndex((s, i) => s < start + text.length && s < ends[i]);
   return first >= 0 && first <= last ? [first, last] : undefined;
 }
