@@ -78,6 +78,7 @@ export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, t
 
 // Data.
 export { Tokenizer, type EncodeOptions, type Encoding, type TokenOffsets, type VocabularyOptions } from './data/tokenizer';
+export type { TemplatePart } from './data/template';
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
 export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueData, type GlueTask, type UnlabelledExample } from './data/glue';
