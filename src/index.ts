@@ -72,7 +72,7 @@ export { Parameter } from './tape/parameter';
 export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type TapeOptions, type Variable } from './tape/tape';
 export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
-export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
+export { SCHEMES, schemeOf, type ActivationMode, type ActivationScheme } from './tape/scheme';
 export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
 export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 

@@ -4,8 +4,9 @@ import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer, LayerKind } from '../freezing/layer';
 import type { ForwardContext } from '../nn/context';
 import type { ActivationPrediction } from '../memory/activationBytes';
+import type { TrainingSet } from '../memory/keptActivations';
 import { Parameter } from '../tape/parameter';
-import type { ActivationMode } from '../tape/scheme';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 import type { Variable } from '../tape/tape';
 import { Random } from '../random';
 
@@ -86,10 +87,9 @@ export interface ModelOutput {
 }
 
 /** What decides how many bytes a step keeps, beside the shapes. */
-export interface ActivationPlan {
-  readonly mode: ActivationMode;
+export interface ActivationPlan extends TrainingSet {
+  readonly mode: ActivationMode | ActivationScheme;
   readonly dropout: boolean;
-  readonly trains: (weightName: string) => boolean;
 }
 
 /** Float32 values by parameter name. */
@@ -139,7 +139,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Bytes that a training step on a batch of this shape would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
-   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train; biases are taken to train
+   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train, and whether biases freeze with them
    */
   predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;

@@ -8,7 +8,7 @@ import { freezableLayersOf, type ParameterSpec } from '../models/model';
 import { questionAnsweringSpecs } from '../models/questionAnswering';
 import { sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs } from '../models/vit';
-import type { ActivationMode } from '../tape/scheme';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 import type { Recipe } from './recipes';
 
 /** What would run. All bytes are of float32 and of one step. */
@@ -36,7 +36,7 @@ export interface RecipePlan {
  */
 export function planRecipe(
   recipe: Recipe,
-  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly trainExamples?: number; readonly mode?: ActivationMode } = {},
+  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly trainExamples?: number; readonly mode?: ActivationMode | ActivationScheme } = {},
 ): RecipePlan {
   const { specs, bytes } = shapesOf(recipe, architecture);
   const layers = freezableLayersOf(specs, recipe.alwaysTrain);
@@ -60,7 +60,7 @@ export function planRecipe(
 }
 
 /** Parameters of a recipe's model, and the bytes that a step of it keeps. */
-function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode, trains: (name: string) => boolean) => number } {
+function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode | ActivationScheme, trains: (name: string) => boolean) => number } {
   const { batchSize, numLabels } = recipe;
   const id2label = Object.fromEntries(Array.from({ length: numLabels }, (_, i) => [i, String(i)]));
   if (recipe.kind === 'image') {

@@ -17,7 +17,7 @@ import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
-import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import type { TapeOptions, Variable } from '../tape/tape';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
@@ -67,8 +67,11 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly initialMagnitudeScale?: number;
   /** Weights that are no freezable layers but always train, by name (the paper's STS-B and CIFAR classifiers). */
   readonly alwaysTrain?: readonly string[];
-  /** How activations are kept: `paper` (quantized and pruned) or `exact` (float32). Default `paper`. */
-  readonly mode?: ActivationMode;
+  /**
+   * How activations are kept: `paper` (quantized and pruned), `exact` (float32), `tuned`, or a scheme of one's own such as `{ ...SCHEMES.paper, name: '…', attentionProbs: 'recompute' }`.
+   * Default `paper`.
+   */
+  readonly mode?: ActivationMode | ActivationScheme;
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
@@ -147,7 +150,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     if (!(Number.isInteger(measureEncodingsEvery) && measureEncodingsEvery >= 0))
       throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
-    if (options.mode !== undefined && !(options.mode in SCHEMES)) throw new InvalidArgumentError(`mode is '${options.mode}'; it must be one of ${Object.keys(SCHEMES).join(', ')}`);
+    const scheme = schemeOf(options.mode ?? 'paper');
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
     this.options = options;
@@ -158,7 +161,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.stepsPerEpoch = Math.ceil(train.size / batchSize);
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
-    this.scheme = SCHEMES[options.mode ?? 'paper'];
+    this.scheme = scheme;
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
@@ -452,7 +455,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Bytes that a step with these layers frozen keeps on a batch of a shape. */
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
     return this.model.predictActivations(shape, {
-      mode: this.scheme.mode,
+      mode: this.scheme,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
     });
@@ -481,7 +484,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   private measuresEncodings(step: number): boolean {
     const { measureEncodingsEvery = 100 } = this.options;
-    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && this.scheme.mode !== 'exact';
+    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && codesAnything(this.scheme);
   }
 
   /** A forward pass like that of the step, whose tape compares what it keeps with the values themselves. */
@@ -642,6 +645,11 @@ function joined<A extends Float32Array | Int32Array>(parts: readonly ArrayLike<n
     at += p.length;
   }
   return all;
+}
+
+/** Whether anything that the scheme keeps differs from what forward saw. */
+function codesAnything({ attentionOperands, attentionProbs, geluInput, downProjectionInput, frozenLayerNormShare }: ActivationScheme): boolean {
+  return frozenLayerNormShare !== undefined || [attentionOperands, attentionProbs, geluInput, downProjectionInput].some((e) => e !== 'float32' && e !== 'recompute');
 }
 
 function runName(policy: FreezePolicy): string {
