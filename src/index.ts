@@ -73,8 +73,9 @@ export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, ty
 export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
 export { SCHEMES, schemeOf, type ActivationMode, type ActivationScheme } from './tape/scheme';
-export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
-export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
+export type { PlannedActivation, TrainingSet } from './memory/keptActivations';
+export { vitActivations, vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
+export { bertActivations, bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
 export { Tokenizer, type EncodeOptions, type Encoding, type TokenOffsets, type VocabularyOptions } from './data/tokenizer';

@@ -14,7 +14,7 @@ import { Random } from '../random';
 export interface ParameterSpec {
   readonly name: string;
   readonly shape: readonly number[];
-  /** `bias`: never frozen in paper mode; the others are freezable layers unless `alwaysTrains`. */
+  /** `bias`: never frozen in paper mode, with its weight where the trainer has `frozenBiases`; the others are freezable layers unless `alwaysTrains`. */
   readonly kind: LayerKind | 'bias';
   readonly init: 'normal' | 'ones' | 'zeros' | 'sinusoid';
   /** Not among the freezable layers although it is a weight (ViT's final LayerNorm). */
@@ -100,6 +100,11 @@ export function freezableLayersOf(specs: readonly ParameterSpec[], alwaysTrain: 
   return specs
     .filter((s) => s.kind !== 'bias' && !s.alwaysTrains && !alwaysTrain.includes(s.name))
     .map((s, index) => ({ index, name: s.name, kind: s.kind as LayerKind, shape: s.shape, parameters: s.shape.reduce((a, b) => a * b, 1) }));
+}
+
+/** Name of the weight that a bias belongs to; another name stays as it is. */
+export function weightOfBias(name: string): string {
+  return name.replace(/\.bias$/, '.weight');
 }
 
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */

@@ -12,7 +12,7 @@ import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
-import type { BatchShape, BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
+import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
@@ -72,6 +72,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * Default `paper`.
    */
   readonly mode?: ActivationMode | ActivationScheme;
+  /**
+   * Whether a bias trains only in the steps in which its layer's weight does; a bias without a freezable weight always trains. Backward then stops below the lowest layer that trains, and nothing is kept
+   * there: saves up to all activations, and the time of backward, in steps in which the lower layers are frozen. Costs that frozen layers' biases stand still (paper: every bias trains in every step).
+   * Default: true in mode 'tuned', else false.
+   */
+  readonly frozenBiases?: boolean;
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
@@ -127,6 +133,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   private readonly options: TrainerOptions<Batch>;
   private readonly scheme: ActivationScheme;
+  private readonly frozenBiases: boolean;
   private readonly schedule: Schedule;
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
@@ -162,6 +169,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
     this.scheme = scheme;
+    this.frozenBiases = options.frozenBiases ?? options.mode === 'tuned';
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
@@ -456,6 +464,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
     return this.model.predictActivations(shape, {
       mode: this.scheme,
+      frozenBiases: this.frozenBiases,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
     });
@@ -527,13 +536,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return out;
   }
 
-  /** Marks what trains: every bias and always-trained weight, and the layers that are not frozen. @returns their indices */
+  /** Marks what trains: always-trained weights, the layers that are not frozen, and every bias or those of what trains. @returns the layers' indices */
   private markTraining(frozen: readonly number[]): number[] {
     const isFrozen = new Set(frozen);
     const active: number[] = [];
     for (const p of this.model.parameters.values()) {
       const layer = this.layerOf.get(p.name);
-      p.trains = layer === undefined || !isFrozen.has(layer);
+      const decides = layer ?? (this.frozenBiases ? this.layerOf.get(weightOfBias(p.name)) : undefined);
+      p.trains = decides === undefined || !isFrozen.has(decides);
       if (p.trains && layer !== undefined) active.push(layer);
     }
     return active.sort((a, b) => a - b);
