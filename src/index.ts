@@ -19,6 +19,7 @@ export type {
   RandomKey,
   RowStats,
   SparseTensor,
+  UpdateMagnitude,
 } from './engine/engine';
 
 // Models.

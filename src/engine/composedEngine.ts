@@ -18,6 +18,7 @@ import type {
   RandomKey,
   RowStats,
   SparseTensor,
+  UpdateMagnitude,
 } from './engine';
 
 /** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
@@ -235,7 +236,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
       const stepped = this.scope(() => this.sub(weight, this.affine(direction, rate)));
       this.free(direction);
       const w1 = o.weightDecay > 0 ? this.scope(() => this.sub(stepped, this.affine(stepped, o.lr * o.weightDecay))) : stepped;
-      const magnitude = o.magnitude ? this.relativeChange(weight, w1) : undefined;
+      const magnitude = this.updateMagnitude(o.magnitude, weight, w1);
       this.moveInto(weight, w1);
       this.moveInto(m, m1);
       this.moveInto(v, v1);
@@ -254,13 +255,35 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     for (const t of tensors) if (t.size !== size) throw new ShapeError(`${what}: a tensor of shape [${t.shape}] where ${size} elements are needed`);
   }
 
+  /** The update magnitude of a step, from the weight on both sides of it. */
+  protected updateMagnitude(kind: UpdateMagnitude | undefined, before: DeviceTensor, after: DeviceTensor): DeviceTensor | undefined {
+    if (kind === undefined) return undefined;
+    return this.scope(() => {
+      if (kind === 'mean-relative') return this.meanOver(this.abs(this.div(this.sub(before, after), before)));
+      return this.relativeNorm(this.meanSquare(before), this.meanSquare(this.sub(before, after)));
+    });
+  }
+
+  /** ‖step‖/‖weight‖ from both mean squares: sqrt(s/max(w, s)), and 0/2⁻¹²⁶ where both are 0; max(a, b) = (a + b + |a − b|)/2. */
+  protected relativeNorm(weight: DeviceTensor, step: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const larger = this.affine(this.add(this.add(weight, step), this.abs(this.sub(weight, step))), 0.5, 2 ** -126);
+      return this.sqrt(this.div(step, larger));
+    });
+  }
+
+  /** Mean of x², a scalar. */
+  protected meanSquare(x: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.meanOver(this.mul(x, x)));
+  }
+
   /**
-   * mean(abs((before − after)/before)), a scalar. Axis by axis: a running float32 sum over all of a large table would lose the small terms
+   * Mean of all elements, a scalar. Axis by axis: a running float32 sum over all of a large table would lose the small terms
    * (16 million equal ones in one go come out 2 % short on wasm).
    */
-  protected relativeChange(before: DeviceTensor, after: DeviceTensor): DeviceTensor {
+  private meanOver(x: DeviceTensor): DeviceTensor {
     return this.scope(() => {
-      let mean = this.abs(this.div(this.sub(before, after), before));
+      let mean = this.share(x);
       while (mean.shape.length > 0) mean = this.mean(mean, -1);
       return mean;
     });

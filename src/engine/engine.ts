@@ -115,6 +115,13 @@ export interface AdamWState {
   readonly v: DeviceTensor;
 }
 
+/**
+ * How far a step moved a weight, as one number:
+ * - `mean-relative`: mean(abs((W_before − W_after)/W_before)), SlimFit's distance: the smallest weights decide it; NaN where a weight of 0 did not move, infinite where one did
+ * - `relative-l2`: ‖W_before − W_after‖/‖W_before‖, the same for a weight of any scale, and finite: 1 where the step is larger than the weight was (a weight of zeros), 0 where nothing moved
+ */
+export type UpdateMagnitude = 'mean-relative' | 'relative-l2';
+
 /** Numbers of one AdamW step. */
 export interface AdamWOptions {
   readonly lr: number;
@@ -124,8 +131,8 @@ export interface AdamWOptions {
   readonly weightDecay: number;
   /** This parameter's own count of updates, this one included (from 1). */
   readonly step: number;
-  /** Whether to compute the update magnitude; costs a transient copy of this one weight. */
-  readonly magnitude: boolean;
+  /** Which update magnitude to compute; costs one or two transient tensors of the size of this one weight, where it is not fused with the step. */
+  readonly magnitude: UpdateMagnitude | undefined;
 }
 
 /** Result of a loss: the mean over the counted elements, and its gradient. */
@@ -284,8 +291,7 @@ export interface Engine {
   /**
    * One AdamW step in the older Hugging Face form: m ← β1·m + (1−β1)·g; v ← β2·v + (1−β2)·g²; w ← w − lr·sqrt(1−β2ⁿ)/(1−β1ⁿ)·m/(sqrt(v)+eps);
    * **then** w ← w − lr·weightDecay·w. Replaces the values of `state` in place (same tensors, new values).
-   * @returns with `magnitude`, a scalar tensor: the update magnitude mean(abs((w_before − w_after)/w_before)) (SlimFit's distance): NaN where a
-   *   weight of 0 did not move, infinite where it did; else undefined.
+   * @returns with `magnitude`, a scalar tensor: that update magnitude; else undefined.
    */
   adamwStep(state: AdamWState, grad: DeviceTensor, options: AdamWOptions): DeviceTensor | undefined;
 }

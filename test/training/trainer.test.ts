@@ -253,6 +253,8 @@ test('what cannot work is refused by its value', async () => {
     [{ alwaysTrain: ['no.such.weight'] }, 'no.such.weight'],
     [{ train: { ...train, size: 0 } }, 'no training examples'],
     [{ mode: 'fast' as 'paper' }, 'fast'],
+    [{ magnitude: 'l1' as 'relative-l2' }, 'l1'],
+    [{ mode: { ...SCHEMES.paper, attentionProbs: 'int4' as 'recompute' } }, 'int4'],
     [{ optimizer: { beta1: 1 } }, '1'],
   ] as const)
     assert.throws(() => new SlimFitTrainer({ model, train, ...options }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(options));
@@ -279,6 +281,29 @@ test('with frozen biases a bias moves in the steps in which its weight does, not
     }
     close();
   }
+});
+
+test('relative norms of the steps are what the weights themselves say, and a weight of zeros neither warns nor trains for ever', async () => {
+  const warnings: string[] = [];
+  for (const options of [{ magnitude: 'relative-l2' }, { mode: 'tuned' }] as const) {
+    const { engine, trainer, model, close } = await trainerOf({ ...options, freezeRate: 0.9, onWarning: (t) => warnings.push(t) });
+    const zero = 'bert.embeddings.token_type_embeddings.weight';
+    engine.write(model.parameters.get(zero)!.data, new Float32Array(model.parameters.get(zero)!.size));
+    for (let i = 0; i < 20; i++) {
+      const before = await model.weights();
+      const r = await trainer.step();
+      const after = await model.weights();
+      for (const index of r.active) {
+        const { name } = trainer.freezableLayers[index];
+        const [b, a] = [before, after].map((w) => Array.from(w.get(name)!.data));
+        const norm = (x: readonly number[]) => Math.sqrt(x.reduce((s, v) => s + v * v, 0));
+        const want = norm(b) === 0 ? 1 : norm(a.map((v, j) => v - b[j])) / norm(b);
+        assert.ok(Math.abs(r.updateMagnitudes[index] - want) < 1e-3 * want, `${name}: ${r.updateMagnitudes[index]} is not ${want}`);
+      }
+    }
+    close();
+  }
+  assert.deepEqual(warnings, []);
 });
 
 test('freezing biases changes no gradient of what trains', async () => {

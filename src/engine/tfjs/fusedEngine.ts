@@ -128,18 +128,29 @@ export class FusedEngine extends TensorflowEngine {
   }
 
   // ---- optimizer --------------------------------------------------------------------------------------------------------------
-  /** One pass over weight, moments and gradient, written in place; the update magnitude comes out of the same pass, without a copy of the weight. */
+  /**
+   * One pass over weight, moments and gradient, written in place; the paper's update magnitude comes out of the same pass, without a copy of the weight. The relative norm is worked out from what the step
+   * leaves: W_before − W_after = rate·m/(sqrt(v) + eps) + decay·stepped, stepped = W_after/(1 − decay).
+   */
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     const { weight, m, v } = state;
     this.checkAdamW(state, grad);
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
+    const decay = o.lr * o.weightDecay;
+    const before = o.magnitude === 'relative-l2' ? this.meanSquare(weight) : undefined;
     const magnitude = this.run([], () => {
-      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay);
+      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, decay);
       const options = this.temporary(this.tf.createTensor([numbers.length], TF_TYPE.float, numbers));
       return this.op('SlimfitAdamW', [], [weight, m, v, grad].map((t) => this.raw(t)).concat(options));
     });
-    if (o.magnitude) return magnitude;
+    if (o.magnitude === 'mean-relative') return magnitude;
     this.free(magnitude);
-    return undefined;
+    if (!before) return undefined;
+    const relative = this.scope(() => {
+      const adam = this.scope(() => this.affine(this.div(m, this.affine(this.sqrt(v), 1, o.eps)), rate));
+      return this.relativeNorm(before, this.meanSquare(decay > 0 ? this.add(adam, this.affine(weight, decay / (1 - decay))) : adam));
+    });
+    this.free(before);
+    return relative;
   }
 }

@@ -452,7 +452,7 @@ export class TensorflowEngine extends ComposedEngine<Id> {
         }
       });
       for (const [t, id] of [[weight, variable], [m, first], [v, second]] as const) this.setRaw(t, this.readVariable(id));
-      return before && this.relativeChange(before, weight);
+      return before && this.updateMagnitude(o.magnitude, before, weight);
     });
   }
 
