@@ -2,7 +2,7 @@
 
 // Engines: where tensors live and what computes.
 export { chooseEngine, engineChoice, type EngineChoice, type EngineReason } from './engine/choose';
-export { CATEGORIES, FIXED_POINT } from './engine/engine';
+export { CATEGORIES, FIXED_POINT, ROW_SCALED } from './engine/engine';
 export type {
   AdamWOptions,
   AdamWState,
@@ -12,11 +12,13 @@ export type {
   EncodedTensor,
   Engine,
   EngineName,
+  CodeEncoding,
   FixedPoint,
   LossResult,
   MatmulOptions,
   MemoryReport,
   RandomKey,
+  RowScaled,
   RowStats,
   SparseTensor,
   UpdateMagnitude,

@@ -4,22 +4,32 @@
  */
 import { ShapeError } from '../errors';
 import { BaseEngine, sizeOf } from './baseEngine';
-import type {
-  AdamWOptions,
-  AdamWState,
-  Category,
-  DeviceTensor,
-  EncodedTensor,
-  Engine,
-  EngineName,
-  FixedPoint,
-  LossResult,
-  MatmulOptions,
-  RandomKey,
-  RowStats,
-  SparseTensor,
-  UpdateMagnitude,
+import {
+  type AdamWOptions,
+  type AdamWState,
+  type Category,
+  type CodeEncoding,
+  type DeviceTensor,
+  type EncodedTensor,
+  type Engine,
+  type EngineName,
+  type FixedPoint,
+  type LossResult,
+  type MatmulOptions,
+  type RandomKey,
+  type RowScaled,
+  type RowStats,
+  type SparseTensor,
+  type UpdateMagnitude,
+  ROW_SCALED,
 } from './engine';
+
+/** A tensor in fixed-point codes. */
+export type FixedPointTensor = EncodedTensor & { readonly encoding: FixedPoint };
+
+function isRowScaled(encoding: CodeEncoding): encoding is RowScaled {
+  return encoding in ROW_SCALED;
+}
 
 /** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
 export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Engine {
@@ -50,9 +60,12 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   abstract concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
   abstract gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   abstract scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
-  abstract encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor;
-  abstract decode(x: EncodedTensor): DeviceTensor;
   abstract topK(x: DeviceTensor, count: number): SparseTensor;
+
+  /** Codes of a fixed-point encoding, as the contract packs them. */
+  protected abstract pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor;
+  /** The values that fixed-point codes stand for. */
+  protected abstract unpack(x: FixedPointTensor): DeviceTensor;
 
   /** [n] int32 → [n, depth] float32: 1 at the id, 0 elsewhere; a row of zeros for an id outside [0, depth). */
   protected abstract oneHot(ids: DeviceTensor, depth: number): DeviceTensor;
@@ -220,6 +233,24 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   }
 
   // ---- encodings, optimizer ---------------------------------------------------------------------------------------------------
+  encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
+    if (!isRowScaled(encoding)) return this.pack(x, encoding);
+    const { codes, hi } = ROW_SCALED[encoding];
+    return this.scope(() => {
+      const rows = this.rows(x);
+      const steps = this.div(this.max(this.abs(rows), 1, true), this.full([], hi));
+      // The smallest normal number changes no step from 2⁻¹⁰¹ up, and makes the codes of a row of zeros 0.
+      const scaled = this.scope(() => this.div(rows, this.affine(steps, 1, 2 ** -126)));
+      return { ...this.pack(scaled, codes), encoding, shape: x.shape, steps };
+    });
+  }
+
+  decode(x: EncodedTensor): DeviceTensor {
+    const { encoding, steps } = x;
+    if (!isRowScaled(encoding)) return this.unpack({ ...x, encoding });
+    return this.scope(() => this.reshape(this.mul(this.unpack({ ...x, encoding: ROW_SCALED[encoding].codes, shape: [steps!.size, sizeOf(x.shape) / steps!.size] }), steps!), x.shape));
+  }
+
   densify(x: SparseTensor): DeviceTensor {
     return this.scope(() => this.reshape(this.scatterAdd(x.values, x.indices, sizeOf(x.shape)), x.shape));
   }

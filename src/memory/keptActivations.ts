@@ -3,7 +3,7 @@
  * width, A heads. With biases that always train, an encoder layer keeps 32NH + 8NF + 4BAT² + 16N in plain fine-tuning; under SlimFit 3NH + BAT² + NF/2, plus what its training layers add (paper
  * §3.2–3.3, Table 1). With biases that freeze with their weight, nothing is kept below the lowest weight that trains: each part says whether its output still needs a gradient.
  */
-import { FIXED_POINT, type FixedPoint } from '../engine/engine';
+import { type CodeEncoding, FIXED_POINT, type FixedPoint, ROW_SCALED, type RowScaled } from '../engine/engine';
 import type { ActivationEncoding, ActivationRole } from '../tape/roles';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 
@@ -57,10 +57,12 @@ export class PlannedTensor {
 /** Codes are packed into whole 32-bit words. */
 const words = (bytes: number): number => 4 * Math.ceil(bytes / 4);
 
-/** Bytes of so many elements in an encoding. */
-export function encodedBytes(size: number, encoding: FixedPoint | 'float32'): number {
+/** Bytes of so many elements in an encoding, in rows of `width`. */
+export function encodedBytes(size: number, width: number, encoding: CodeEncoding | 'float32'): number {
   if (encoding === 'float32') return 4 * size;
-  return words(Math.ceil((size * FIXED_POINT[encoding].bits) / 8));
+  const steps = encoding in ROW_SCALED ? 4 * (size / width) : 0;
+  const codes = encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint);
+  return words(Math.ceil((size * FIXED_POINT[codes].bits) / 8)) + steps;
 }
 
 /** Gathers what a model keeps, part by part in the order of forward. */
@@ -87,7 +89,7 @@ export class KeptActivations {
   }
 
   /** x [N, K] → [N, width]; the input is *dynamic*. */
-  linear(module: string, x: PlannedTensor, width: number, encoding: FixedPoint | 'float32' = 'float32', what = 'input'): PlannedTensor {
+  linear(module: string, x: PlannedTensor, width: number, encoding: CodeEncoding | 'float32' = 'float32', what = 'input'): PlannedTensor {
     if (this.training.trains(`${module}.weight`)) this.keep(module, what, 'dynamic', encoding, x);
     return new PlannedTensor((x.size / x.width) * width, width, x.needsGrad || this.moves(module));
   }
@@ -149,10 +151,10 @@ export class KeptActivations {
     return this.entries.reduce((sum, e) => (part === undefined || e.part === part ? sum + e.bytes : sum), 0);
   }
 
-  private keep(layer: string, what: string, role: ActivationRole, encoding: FixedPoint | 'float32', x: PlannedTensor): void {
+  private keep(layer: string, what: string, role: ActivationRole, encoding: CodeEncoding | 'float32', x: PlannedTensor): void {
     const shared = encoding === 'float32' && x.kept;
     if (encoding === 'float32') x.kept = true;
-    this.add(layer, what, role, encoding, shared ? 0 : encodedBytes(x.size, encoding));
+    this.add(layer, what, role, encoding, shared ? 0 : encodedBytes(x.size, x.width, encoding));
   }
 
   private add(layer: string, what: string, role: ActivationRole, encoding: ActivationEncoding, bytes: number): void {

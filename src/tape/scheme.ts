@@ -5,9 +5,10 @@
  * - `exact`: everything in float32, as plain fine-tuning keeps it.
  * - `paper`: SlimFit (paper §3.2–3.3): static activations quantized, a frozen LayerNorm's input pruned to a tenth, the MLP's
  *   down-projection input in 8 bits (load balancing).
- * - `tuned`: what the paper leaves on the table: attention probabilities are not kept at all, the rest of the options below as they cost least.
+ * - `tuned`: what the paper leaves on the table: attention probabilities are computed again instead of kept, 8-bit codes have a step for each row, so that nothing clips, LayerNorm's backward has the
+ *   model's epsilon, and attention drops probabilities as plain BERT does. What is left of the gradient's error is that of 4-bit GELU inputs and pruned LayerNorms (`npm run bench:levers`).
  */
-import { type FixedPoint, FIXED_POINT } from '../engine/engine';
+import { type CodeEncoding, FIXED_POINT, ROW_SCALED } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 
 /** A scheme by name. */
@@ -17,18 +18,21 @@ export type ActivationMode = 'exact' | 'paper' | 'tuned';
 export interface ActivationScheme {
   /** What tables and messages call it. */
   readonly name: string;
-  /** Queries, keys and values as attention's matrix products see them: 12NH in float32, 3NH in 8 bits. */
-  readonly attentionOperands: FixedPoint | 'float32';
   /**
-   * softmax(q·kᵀ/√d): 4BAT² in float32, BAT² in 8 bits, 0 with `recompute`, where backward computes them again from the kept q, k and the mask.
+   * Queries, keys and values as attention's matrix products see them: 12NH in float32; 3NH as `q3.4`, which clips beyond ±8; 3NH + 12NA as `q8-row`, with a step for each token of each head, for models
+   * with large or very small queries, keys or values.
+   */
+  readonly attentionOperands: CodeEncoding | 'float32';
+  /**
+   * softmax(q·kᵀ/√d): 4BAT² in float32, BAT² as `q0.8`, which loses what is below 1/512 (most of a row of 577 flat ones), BAT² + 4BAT as `u8-row`, which does not, and 0 with `recompute`, where backward computes them again from the kept q, k and the mask.
    * Costs one more of attention's products and a softmax (2·B·T²·H multiplications), 1/9 of a layer's forward at T = H/2 and F = 4H. With float32 operands the gradient is that of
    * keeping them; with coded operands it is that of attention over the coded q and k. For long sequences and many patches, where T² outweighs all else.
    */
-  readonly attentionProbs: FixedPoint | 'float32' | 'recompute';
-  /** 4NF in float32, NF/2 in 4 bits. */
-  readonly geluInput: FixedPoint | 'float32';
-  /** Input of the MLP's second linear, kept when it trains: 4NF in float32, NF in 8 bits. */
-  readonly downProjectionInput: FixedPoint | 'float32';
+  readonly attentionProbs: CodeEncoding | 'float32' | 'recompute';
+  /** 4NF in float32, NF + 4N as `q8-row`, NF/2 as `q2.1`: in 4 bits the largest part of the gradient's error on small models. */
+  readonly geluInput: CodeEncoding | 'float32';
+  /** Input of the MLP's second linear, kept when it trains: 4NF in float32, NF as `q3.4`, NF + 4N as `q8-row`. */
+  readonly downProjectionInput: CodeEncoding | 'float32';
   /** Share of a frozen LayerNorm's normalised values that is kept, each with its position: 8·share·NH + 4N instead of 4NH; undefined keeps its input whole. */
   readonly frozenLayerNormShare: number | undefined;
   /** Mean and 1/std of the rows of a LayerNorm whose input is kept whole: `kept` beside it (8N), or computed again from it in backward. */
@@ -65,10 +69,10 @@ export const SCHEMES: Readonly<Record<ActivationMode, ActivationScheme>> = {
   },
   tuned: {
     name: 'tuned',
-    attentionOperands: 'q3.4',
+    attentionOperands: 'q8-row',
     attentionProbs: 'recompute',
     geluInput: 'q2.1',
-    downProjectionInput: 'q3.4',
+    downProjectionInput: 'q8-row',
     frozenLayerNormShare: 0.1,
     layerNormStatistics: 'recompute',
     layerNormBackwardEps: undefined,
@@ -76,7 +80,7 @@ export const SCHEMES: Readonly<Record<ActivationMode, ActivationScheme>> = {
   },
 };
 
-const CODES: readonly string[] = [...Object.keys(FIXED_POINT), 'float32'];
+const CODES: readonly string[] = [...Object.keys(FIXED_POINT), ...Object.keys(ROW_SCALED), 'float32'];
 
 /**
  * The scheme of a name, or the scheme itself once each of its options was looked at.

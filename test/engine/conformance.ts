@@ -349,6 +349,62 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     }
   }, 1);
 
+  it('row-scaled codes have each row’s own step, float32(max)/127 or /255, lose at most half of it, and are equal to the bit on every engine', async (e, r) => {
+    for (const [encoding, hi] of [['q8-row', 127], ['u8-row', 255]] as const)
+      for (const shape of [[4, 5], [2, 3, 7], [1, 1]]) {
+        const width = shape[shape.length - 1];
+        const x = random(r, shape);
+        const sized = x.data.map((v, i) => {
+          const row = Math.floor(i / width);
+          // Rows of any scale, and one of zeros.
+          const scaled = row === 1 ? 0 : v * [1, 0, 1e-9, 3e7, 100, 0.01][row % 6];
+          return Math.fround(encoding === 'u8-row' ? Math.abs(scaled) : scaled);
+        });
+        const t = up({ shape, data: sized });
+        const packed = e.encode(t, encoding);
+        const back = e.decode(packed);
+        const words = (await e.read(packed.words)) as Int32Array;
+        const steps = await e.read(packed.steps!);
+        const got = await e.read(back);
+        assert.deepEqual(back.shape, shape);
+        assert.equal(packed.payloadBytes, sized.length);
+        assert.equal(words.length, Math.ceil(sized.length / 4));
+        assert.equal(steps.length, sized.length / width);
+        const codes = encoding === 'u8-row' ? new Uint8Array(words.buffer, words.byteOffset, sized.length) : new Int8Array(words.buffer, words.byteOffset, sized.length);
+        sized.forEach((v, i) => {
+          const row = sized.slice(Math.floor(i / width) * width, (Math.floor(i / width) + 1) * width);
+          const step = Math.fround(Math.max(...row.map(Math.abs)) / hi);
+          assert.equal(steps[Math.floor(i / width)], step);
+          const ratio = step === 0 ? 0 : Math.fround(v / step);
+          const code = Math.round(ratio) - (ratio - Math.floor(ratio) === 0.5 && Math.round(ratio) % 2 !== 0 ? 1 : 0);
+          assert.equal(codes[i], code + 0, `${encoding}: ${v} of ${row}`);
+          assert.equal(got[i], Math.fround(code * step) + 0);
+          assert.ok(Math.abs(got[i] - v) <= 0.5001 * step);
+        });
+        e.free(t, packed.words, packed.steps!, back);
+      }
+  }, 1);
+
+  it('flat probabilities over 577 tokens survive in row-scaled codes, of which Q0.8 loses most', async (e, r) => {
+    const T = 577;
+    const scores = random(r, [40, T], 0.5);
+    const p = mapRows(scores, softmaxRow);
+    const t = up(p);
+    const of = async (encoding: 'q0.8' | 'u8-row') => {
+      const packed = e.encode(t, encoding);
+      const back = e.decode(packed);
+      const y = Array.from(await e.read(back));
+      e.free(packed.words, back, ...(packed.steps ? [packed.steps] : []));
+      const sums = rowsOf({ shape: p.shape, data: y }).map(sumOf);
+      const error = Math.sqrt(sumOf(y.map((v, i) => (v - p.data[i]) ** 2)) / sumOf(p.data.map((v) => v * v)));
+      return { lost: y.filter((v) => v === 0).length / y.length, least: Math.min(...sums), most: Math.max(...sums), error };
+    };
+    const [fixed, scaled] = [await of('q0.8'), await of('u8-row')];
+    e.free(t);
+    assert.ok(fixed.lost > 0.5 && fixed.least < 0.8, JSON.stringify(fixed));
+    assert.ok(scaled.lost < 0.001 && scaled.least > 0.99 && scaled.most < 1.01 && scaled.error < 0.01, JSON.stringify(scaled));
+  }, 1);
+
   it('topK keeps the largest by absolute value, lower positions first among equals', async (e, r) => {
     const cases: [number[], number, number[]][] = [
       [[3, -5, 1, 5, -3, 0], 3, [0, 1, 3]],

@@ -28,6 +28,7 @@ const SCHEMES_TRIED: readonly ActivationScheme[] = [
   { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' },
   { ...SCHEMES.paper, name: 'paper, probabilities recomputed', attentionProbs: 'recompute' },
   { ...SCHEMES.paper, name: 'paper, LayerNorms whole', frozenLayerNormShare: undefined },
+  { ...SCHEMES.paper, name: 'paper, a step for each row', attentionOperands: 'q8-row', attentionProbs: 'u8-row', geluInput: 'q8-row', downProjectionInput: 'q8-row' },
   { ...SCHEMES.exact, name: 'exact, 4-bit everything', attentionOperands: 'q2.1', attentionProbs: 'q2.1', downProjectionInput: 'q2.1', layerNormStatistics: 'recompute' },
 ];
 

@@ -392,16 +392,17 @@ const merged = (x: Ref): Ref => transposed(x, [0, 2, 1, 3]);
 const times = (a: Ref, b: Ref | undefined): Ref => (b ? zip(a, b, (x, y) => x * y) : a);
 
 /** `ofProbs` and `ofValues` are dropout's masks, 1/(1 − p) or 0. */
-function attentionReference(q: Ref, k: Ref, v: Ref, g: Ref, tokens: number, options: { paper: boolean; mask?: Ref; ofProbs?: Ref; ofValues?: Ref }) {
+function attentionReference(q: Ref, k: Ref, v: Ref, g: Ref, tokens: number, options: { paper: boolean; mask?: Ref; ofProbs?: Ref; ofValues?: Ref; codes?: (x: Ref, of: 'operand' | 'probabilities') => Ref }) {
   const { paper, mask, ofProbs, ofValues } = options;
+  const { codes = (x, of) => (paper ? map(x, of === 'operand' ? q34 : q08) : x) } = options;
   const [qh, kh, vh, gh] = [q, k, v, g].map((x) => headsOf(x, tokens));
   const dropped = times(vh, ofValues);
   const scores = map(matmul(qh, kh, false, true), (s, i) => s / Math.sqrt(D) + (mask ? mask.data[Math.floor(i / (A * tokens * tokens)) * tokens + (i % tokens)] : 0));
   const p = mapRows(scores, softmaxRow);
   const y = merged(matmul(times(p, ofProbs), dropped));
   // What backward sees.
-  const [q1, k1, v1] = paper ? [qh, kh, dropped].map((x) => map(x, q34)) : [qh, kh, dropped];
-  const p1 = paper ? map(p, q08) : p;
+  const [q1, k1, v1] = [qh, kh, dropped].map((x) => codes(x, 'operand'));
+  const p1 = codes(p, 'probabilities');
   const dv = merged(times(matmul(times(p1, ofProbs), gh, true), ofValues));
   const t = zip(times(matmul(gh, v1, false, true), ofProbs), p1, (a, b) => a * b);
   const ds = mapRows(t, (row, i) => row.map((x, j) => x - rowsOf(p1)[i][j] * sumOf(row)));
@@ -512,6 +513,25 @@ it('probabilities computed again from coded operands give the gradients of atten
   near(grads.k, coded.dk, 'dk');
   near(grads.v, coded.dv, 'dv');
   assert.deepEqual(kept, keptOf(true, 2, 5).filter(([, what]) => what !== 'probabilities'));
+});
+
+it('self-attention from operands and probabilities with a step for each row of each head: gradients of what the codes stand for, and 4 bytes a row beside the codes', async (r) => {
+  const [batch, tokens] = [2, 5];
+  const { q, k, v, g } = attentionCase(r, batch, tokens);
+  const codes = (x: Ref, of: 'operand' | 'probabilities') =>
+    mapRows(x, (row) => {
+      const step = Math.fround(Math.max(...row.map(Math.abs)) / (of === 'operand' ? 127 : 255));
+      return row.map((a) => roundHalfEven(a / step) * step);
+    });
+  const scheme: ActivationScheme = { ...SCHEMES.paper, attentionOperands: 'q8-row', attentionProbs: 'u8-row' };
+  const { grads, kept } = await trial({ mode: scheme, inputs: { q, k, v }, grad: g, forward: attend() });
+  const want = attentionReference(q, k, v, g, tokens, { paper: true, codes });
+  near(grads.q, want.dq, 'dq');
+  near(grads.k, want.dk, 'dk');
+  near(grads.v, want.dv, 'dv');
+  const row = (what: string, n: number, width: number, code: string) => ['self', what, 'static', code, 4 * Math.ceil(n / 4) + 4 * (n / width), 4 * Math.ceil(n / 4) - n];
+  const operand = batch * tokens * A * D;
+  assert.deepEqual(kept, [row('query', operand, D, 'q8-row'), row('key', operand, D, 'q8-row'), row('probabilities', batch * A * tokens * tokens, tokens, 'u8-row'), row('value', operand, D, 'q8-row')]);
 });
 
 it('attention keeps only what the gradients that are asked for need', async (r) => {

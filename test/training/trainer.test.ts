@@ -283,7 +283,7 @@ test('with frozen biases a bias moves in the steps in which its weight does, not
   }
 });
 
-test('relative norms of the steps are what the weights themselves say, and a weight of zeros neither warns nor trains for ever', async () => {
+test('relative norms of the steps are what the weights themselves say, and for a weight of zeros 1, without a warning', async () => {
   const warnings: string[] = [];
   for (const options of [{ magnitude: 'relative-l2' }, { mode: 'tuned' }] as const) {
     const { engine, trainer, model, close } = await trainerOf({ ...options, freezeRate: 0.9, onWarning: (t) => warnings.push(t) });

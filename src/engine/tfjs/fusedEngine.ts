@@ -5,11 +5,12 @@
 import { InvalidArgumentError } from '../../errors';
 import { sizeOf } from '../baseEngine';
 import { payloadBytes } from '../codes';
+import type { FixedPointTensor } from '../composedEngine';
 import { type AdamWOptions, type AdamWState, type DeviceTensor, type EncodedTensor, FIXED_POINT, type FixedPoint, type RandomKey, type RowStats, type SparseTensor } from '../engine';
 import { TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
 import { type Id, TensorflowEngine } from './tensorflowEngine';
 
-const DECODE = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4' } as const;
+const DECODE: Readonly<Record<FixedPoint, string>> = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4', 'q7.0': 'SlimfitDecodeInt8', 'q8.0': 'SlimfitDecodeUint8' };
 
 /** TensorFlow on a CPU, with the library of fused kernels loaded. The kernels trust sizes, so they are looked at here. */
 export class FusedEngine extends TensorflowEngine {
@@ -108,14 +109,14 @@ export class FusedEngine extends TensorflowEngine {
   }
 
   // ---- encodings ------------------------------------------------------------------------------------------------------------
-  override encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
+  protected override pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
     const { bits, scale, lo, hi } = FIXED_POINT[encoding];
     const bytes = payloadBytes(x.size, encoding);
     const code = this.floats(encoding, [scale, lo, hi]);
     const words = this.run([Math.ceil(bytes / 4)], () => this.op(`SlimfitEncode${bits}`, [], [this.raw(x), code]), 'int32');
     return { encoding, shape: x.shape, words, payloadBytes: bytes };
   }
-  override decode(x: EncodedTensor): DeviceTensor {
+  protected override unpack(x: FixedPointTensor): DeviceTensor {
     return this.fused(x.shape, DECODE[x.encoding], this.raw(x.words), this.ints(x.shape), this.float(1 / FIXED_POINT[x.encoding].scale));
   }
   override topK(x: DeviceTensor, count: number): SparseTensor {
