@@ -27,7 +27,7 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --offline               use only what the hub's cache has
 
   --freeze-rate F         share of the layers frozen in a step, in [0, 1)
-  --mode paper|exact      how activations are kept; default paper
+  --mode NAME             paper, exact or tuned: how activations are kept; default paper
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step

@@ -1,38 +1,45 @@
 /**
- * Bytes that a vision transformer keeps between forward and backward, from its shapes alone (encoderLayerBytes.ts). Outside the encoder: pixels 4·B·C·I² when the patch projection trains; the final
+ * Bytes that a vision transformer keeps between forward and backward, from its shapes alone (keptActivations.ts). Outside the encoder: pixels 4·B·C·I² when the patch projection trains; the final
  * LayerNorm and the classifier see the class token only, 4BH each (the authors' code keeps all tokens, and the pixels always).
  */
 import { type ViTConfig, vitTokens } from '../hub/vitConfig';
-import type { ActivationMode } from '../tape/scheme';
-import type { ActivationBytes } from './activationBytes';
-import { encoderLayerBytes, layerNormBytes } from './encoderLayerBytes';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
+import { type ActivationBytes, bytesOf } from './activationBytes';
+import { KeptActivations, type PlannedActivation, PlannedTensor, type TrainingSet } from './keptActivations';
 
 /** What is asked about. */
-export interface ViTActivationBytesQuery {
+export interface ViTActivationBytesQuery extends TrainingSet {
   readonly config: ViTConfig;
   readonly batchSize: number;
-  readonly mode: ActivationMode;
-  /** Whether a weight, by Hugging Face name, trains. */
-  readonly trains: (name: string) => boolean;
+  /** A scheme, or its name. */
+  readonly mode: ActivationMode | ActivationScheme;
 }
 
-/** Bytes kept, by part of the model. Biases are taken to train, as in the paper, so that backward runs down to the patches. */
-export function vitActivationBytes({ config: c, batchSize: B, mode, trains }: ViTActivationBytesQuery): ActivationBytes {
-  const base = c.modelType;
-  const embeddings = trains(`${base}.embeddings.patch_embeddings.projection.weight`) ? 4 * B * c.numChannels * c.imageSize ** 2 : 0;
-  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i) => {
-    const weight = (name: string) => trains(`${base}.encoder.layer.${i}.${name}.weight`);
-    return encoderLayerBytes(
-      { batchSize: B, tokens: vitTokens(c), hiddenSize: c.hiddenSize, intermediateSize: c.intermediateSize, heads: c.numAttentionHeads, mode },
-      {
-        projections: ['query', 'key', 'value'].some((n) => weight(`attention.attention.${n}`)),
-        attentionOutput: weight('attention.output.dense'),
-        up: weight('intermediate.dense'),
-        down: weight('output.dense'),
-        norms: [weight('layernorm_before'), weight('layernorm_after')],
-      },
-    );
-  });
-  const head = layerNormBytes(B, c.hiddenSize, mode, true) + (trains('classifier.weight') ? 4 * B * c.hiddenSize : 0);
-  return { embeddings, encoderLayers, head, total: embeddings + encoderLayers.reduce((a, b) => a + b, 0) + head };
+/** Everything kept, in the order of forward. */
+export function vitActivations({ config: c, batchSize: B, mode, ...training }: ViTActivationBytesQuery): PlannedActivation[] {
+  const kept = new KeptActivations(mode, training);
+  const { modelType: base, hiddenSize: H, intermediateSize: F, numAttentionHeads: heads, numChannels, imageSize, patchSize } = c;
+  const tokens = vitTokens(c);
+  const width = numChannels * patchSize ** 2;
+  const patches = kept.linear(`${base}.embeddings.patch_embeddings.projection`, new PlannedTensor(B * numChannels * imageSize ** 2, width, false), H, 'float32', 'pixels');
+  const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'].some((t) => training.trains(`${base}.embeddings.${t}`));
+  let x = new PlannedTensor(B * tokens * H, H, patches.needsGrad || learned);
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    kept.begin(`layer ${i}`);
+    const at = (part: string) => `${base}.encoder.layer.${i}.${part}`;
+    const [query, key, value] = ['query', 'key', 'value'].map((n) => at(`attention.attention.${n}`));
+    const before = kept.layerNorm(at('layernorm_before'), x);
+    const context = kept.attention({ query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads }, before);
+    const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H), x);
+    const hidden = kept.gelu(at('intermediate'), kept.linear(at('intermediate.dense'), kept.layerNorm(at('layernorm_after'), attended), F));
+    x = kept.sum(kept.linear(at('output.dense'), hidden, H, kept.scheme.downProjectionInput), attended);
+  }
+  kept.begin('head');
+  kept.linear('classifier', kept.layerNorm(`${base}.layernorm`, new PlannedTensor(B * H, H, x.needsGrad), true), c.numLabels);
+  return kept.entries;
+}
+
+/** Bytes kept, by part of the model. */
+export function vitActivationBytes(query: ViTActivationBytesQuery): ActivationBytes {
+  return bytesOf(vitActivations(query), query.config.numHiddenLayers);
 }

@@ -6,18 +6,18 @@
  * magnitudes of the layers that trained; the history gets a record.
  */
 import type { ColumnTable } from 'arquero';
-import type { DeviceTensor, Engine } from '../engine/engine';
+import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
 import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
-import type { BatchShape, BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
+import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
-import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import type { TapeOptions, Variable } from '../tape/tape';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
@@ -67,8 +67,23 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly initialMagnitudeScale?: number;
   /** Weights that are no freezable layers but always train, by name (the paper's STS-B and CIFAR classifiers). */
   readonly alwaysTrain?: readonly string[];
-  /** How activations are kept: `paper` (quantized and pruned) or `exact` (float32). Default `paper`. */
-  readonly mode?: ActivationMode;
+  /**
+   * How activations are kept: `paper` (quantized and pruned), `exact` (float32), `tuned`, or a scheme of one's own such as `{ ...SCHEMES.paper, name: '…', attentionProbs: 'recompute' }`.
+   * Default `paper`.
+   */
+  readonly mode?: ActivationMode | ActivationScheme;
+  /**
+   * Whether a bias trains only in the steps in which its layer's weight does; a bias without a freezable weight always trains. Backward then stops below the lowest layer that trains, and nothing is kept
+   * there: saves up to all activations, and the time of backward, in steps in which the lower layers are frozen. Costs that frozen layers' biases stand still (paper: every bias trains in every step).
+   * Default: true in mode 'tuned', else false.
+   */
+  readonly frozenBiases?: boolean;
+  /**
+   * How far a layer moved, which is what inter-layer scheduling goes by. `mean-relative` is the paper's mean |ΔW/W|: near-zero weights decide it, and one of exactly 0 makes its layer train for ever.
+   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs on a CPU a pass more over the moments of the layers that train, and two tensors of the size of one of them for a
+   * moment; on other engines nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
+   */
+  readonly magnitude?: UpdateMagnitude;
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
@@ -124,6 +139,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   private readonly options: TrainerOptions<Batch>;
   private readonly scheme: ActivationScheme;
+  private readonly frozenBiases: boolean;
+  private readonly magnitude: UpdateMagnitude;
   private readonly schedule: Schedule;
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
@@ -147,7 +164,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     if (!(Number.isInteger(measureEncodingsEvery) && measureEncodingsEvery >= 0))
       throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
-    if (options.mode !== undefined && !(options.mode in SCHEMES)) throw new InvalidArgumentError(`mode is '${options.mode}'; it must be one of ${Object.keys(SCHEMES).join(', ')}`);
+    const scheme = schemeOf(options.mode ?? 'paper');
+    if (options.magnitude !== undefined && !['mean-relative', 'relative-l2'].includes(options.magnitude))
+      throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
     this.options = options;
@@ -158,7 +177,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.stepsPerEpoch = Math.ceil(train.size / batchSize);
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
-    this.scheme = SCHEMES[options.mode ?? 'paper'];
+    this.scheme = scheme;
+    this.frozenBiases = options.frozenBiases ?? options.mode === 'tuned';
+    this.magnitude = options.magnitude ?? (options.mode === 'tuned' ? 'relative-l2' : 'mean-relative');
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
@@ -414,7 +435,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
       ctx.tape.backward(out.loss, (parameter, grad) => {
         const layer = this.layerOf.get(parameter.name);
-        const value = optimizer.apply(parameter, grad, learningRate, layer !== undefined);
+        const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
         if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
       });
       if (this.options.frozenParameters === 'zerograd')
@@ -452,7 +473,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Bytes that a step with these layers frozen keeps on a batch of a shape. */
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
     return this.model.predictActivations(shape, {
-      mode: this.scheme.mode,
+      mode: this.scheme,
+      frozenBiases: this.frozenBiases,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
     });
@@ -481,7 +503,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   private measuresEncodings(step: number): boolean {
     const { measureEncodingsEvery = 100 } = this.options;
-    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && this.scheme.mode !== 'exact';
+    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && codesAnything(this.scheme);
   }
 
   /** A forward pass like that of the step, whose tape compares what it keeps with the values themselves. */
@@ -524,13 +546,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return out;
   }
 
-  /** Marks what trains: every bias and always-trained weight, and the layers that are not frozen. @returns their indices */
+  /** Marks what trains: always-trained weights, the layers that are not frozen, and every bias or those of what trains. @returns the layers' indices */
   private markTraining(frozen: readonly number[]): number[] {
     const isFrozen = new Set(frozen);
     const active: number[] = [];
     for (const p of this.model.parameters.values()) {
       const layer = this.layerOf.get(p.name);
-      p.trains = layer === undefined || !isFrozen.has(layer);
+      const decides = layer ?? (this.frozenBiases ? this.layerOf.get(weightOfBias(p.name)) : undefined);
+      p.trains = decides === undefined || !isFrozen.has(decides);
       if (p.trains && layer !== undefined) active.push(layer);
     }
     return active.sort((a, b) => a - b);
@@ -642,6 +665,11 @@ function joined<A extends Float32Array | Int32Array>(parts: readonly ArrayLike<n
     at += p.length;
   }
   return all;
+}
+
+/** Whether anything that the scheme keeps differs from what forward saw. */
+function codesAnything({ attentionOperands, attentionProbs, geluInput, downProjectionInput, frozenLayerNormShare }: ActivationScheme): boolean {
+  return frozenLayerNormShare !== undefined || [attentionOperands, attentionProbs, geluInput, downProjectionInput].some((e) => e !== 'float32' && e !== 'recompute');
 }
 
 function runName(policy: FreezePolicy): string {
