@@ -77,6 +77,8 @@ export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
 export { SCHEMES, schemeOf, type ActivationMode, type ActivationScheme } from './tape/scheme';
 export type { PlannedActivation, TrainingSet } from './memory/keptActivations';
+export { fitMemory, planMemory, type FitQuery, type MemoryFit, type MemoryPlan, type MemoryQuery } from './memory/planner';
+export type { Kernels } from './engine/shapeEngine';
 export { vitActivations, vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
 export { bertActivations, bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 

@@ -28,6 +28,7 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
 
   --freeze-rate F         share of the layers frozen in a step, in [0, 1)
   --mode NAME             paper, exact or tuned: how activations are kept; default paper
+  --frozen-biases         biases train only with their layer: nothing is kept below the lowest layer that trains; in mode tuned always
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step
@@ -60,6 +61,7 @@ const OPTIONS = {
   offline: { type: 'boolean' },
   'freeze-rate': { type: 'string' },
   mode: { type: 'string', default: 'paper' },
+  'frozen-biases': { type: 'boolean' },
   epochs: { type: 'string' },
   steps: { type: 'string' },
   'batch-size': { type: 'string' },
@@ -82,6 +84,7 @@ export interface TrainRequest {
   readonly recipe: Recipe;
   readonly options: FromRecipeOptions;
   readonly mode: ActivationMode;
+  readonly frozenBiases: boolean;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -152,9 +155,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps }) },
+    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'] }) },
   };
-  return { recipe, options, mode, dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** Without the fields that are undefined. */

@@ -49,13 +49,22 @@ export function selfAttention(ctx: ForwardContext, q: Variable, k: Variable, v: 
     tape.record(out, [q, k, v], [], (g) => {
       const gh = engine.splitHeads(g, heads);
       const p = keptP ? keptP.load() : engine.scope(() => engine.attentionProbs(keptQ!.load(), keptK!.load(), scale, mask));
-      const { dv, ds } = engine.scope(() => {
-        const dvh = v.needsGrad ? engine.matmul(dropValues ? p : drop(p), gh, { transposeA: true }) : undefined;
-        const dv = dvh && engine.mergeHeads(dropValues ? drop(dvh) : dvh);
-        if (!keptV) return { dv };
-        const dp = engine.matmul(gh, keptV.load(), { transposeB: true });
-        return { dv, ds: engine.softmaxGrad(dropValues ? dp : drop(dp), p) };
-      });
+      // A scope for each of the tensors of B·A·T² elements: where sequences are long, how many of them are alive at once sets the peak.
+      const dv = v.needsGrad
+        ? engine.scope(() => {
+            const dvh = engine.scope(() => engine.matmul(dropValues ? p : drop(p), gh, { transposeA: true }));
+            return engine.mergeHeads(dropValues ? drop(dvh) : dvh);
+          })
+        : undefined;
+      const ds = keptV
+        ? engine.scope(() => {
+            const dp = engine.scope(() => {
+              const product = engine.matmul(gh, keptV.load(), { transposeB: true });
+              return dropValues ? product : drop(product);
+            });
+            return engine.softmaxGrad(dp, p);
+          })
+        : undefined;
       const dq = q.needsGrad ? engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds!, keptK!.load()), scale))) : undefined;
       const dk = k.needsGrad ? engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds!, keptQ!.load(), { transposeA: true }), scale))) : undefined;
       return [dq, dk, dv];

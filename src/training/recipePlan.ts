@@ -4,6 +4,7 @@ import { parseTextConfig, type TextConfig } from '../hub/config';
 import { parseViTConfig, type ViTConfig } from '../hub/vitConfig';
 import { bertActivationBytes } from '../memory/activationBytes';
 import type { TrainingSet } from '../memory/keptActivations';
+import type { MemoryQuery } from '../memory/planner';
 import { vitActivationBytes } from '../memory/vitActivationBytes';
 import { freezableLayersOf, type ParameterSpec } from '../models/model';
 import { questionAnsweringSpecs } from '../models/questionAnswering';
@@ -60,15 +61,35 @@ export function planRecipe(
   };
 }
 
+/**
+ * The step of a recipe in the planner's words (memory/planner.ts).
+ * @param options as of `planRecipe`
+ */
+export function memoryQuery(
+  recipe: Recipe,
+  { architecture = recipe.architecture, mode = 'paper', frozenBiases = mode === 'tuned' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean } = {},
+): MemoryQuery {
+  const { batchSize, freezeRate, alwaysTrain, optimizer } = recipe;
+  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases };
+  const json = withLabels(recipe, architecture);
+  if (recipe.kind === 'image') return { ...common, kind: 'image-classification', config: parseViTConfig({ ...json, image_size: recipe.imageSize }), imageSize: recipe.imageSize };
+  return { ...common, kind: recipe.kind === 'squad' ? 'question-answering' : 'sequence-classification', config: parseTextConfig(json), length: recipe.maxLength };
+}
+
+/** A config.json with a recipe's number of labels. */
+function withLabels({ numLabels }: Recipe, architecture: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  return { ...architecture, id2label: Object.fromEntries(Array.from({ length: numLabels }, (_, i) => [i, String(i)])) };
+}
+
 /** Parameters of a recipe's model, and the bytes that a step of it keeps. */
 function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode | ActivationScheme, training: TrainingSet) => number } {
-  const { batchSize, numLabels } = recipe;
-  const id2label = Object.fromEntries(Array.from({ length: numLabels }, (_, i) => [i, String(i)]));
+  const { batchSize } = recipe;
+  const json = withLabels(recipe, architecture);
   if (recipe.kind === 'image') {
-    const config: ViTConfig = parseViTConfig({ ...architecture, image_size: recipe.imageSize, id2label });
+    const config: ViTConfig = parseViTConfig({ ...json, image_size: recipe.imageSize });
     return { specs: imageClassificationSpecs(config), bytes: (mode, training) => vitActivationBytes({ ...training, config, batchSize, mode }).total };
   }
-  const config: TextConfig = parseTextConfig({ ...architecture, id2label });
+  const config: TextConfig = parseTextConfig(json);
   const [specs, head, dropout] = recipe.kind === 'squad' ? [questionAnsweringSpecs(config), 'question answering' as const, config.spanDropout] : [sequenceClassificationSpecs(config), 'sequence classification' as const, config.classifierDropout];
   return { specs, bytes: (mode, training) => bertActivationBytes({ ...training, config, batchSize, length: recipe.maxLength, mode, head, dropout: dropout > 0 }).total };
 }
