@@ -153,7 +153,7 @@ export interface AdamWOptions {
   readonly weightDecay: number;
   /** This parameter's own count of updates, this one included (from 1). */
   readonly step: number;
-  /** Which update magnitude to compute; costs one or two transient tensors of the size of this one weight, where it is not fused with the step. */
+  /** Which update magnitude to compute; costs up to three transient tensors of the size of this one weight, where it is not fused with the step. */
   readonly magnitude: UpdateMagnitude | undefined;
 }
 

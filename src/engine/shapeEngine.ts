@@ -192,7 +192,7 @@ export class ShapeEngine extends ComposedEngine<undefined> {
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     if (!this.tensorflow) return super.adamwStep(state, grad, o);
     this.checkAdamW(state, grad);
-    const { weight, m, v } = state;
+    const { weight } = state;
     if (!this.fused) return this.scope(() => this.updateMagnitude(o.magnitude, weight, weight));
     if (o.magnitude !== 'relative-l2') {
       const magnitude = this.like([]);
@@ -200,10 +200,6 @@ export class ShapeEngine extends ComposedEngine<undefined> {
       this.free(magnitude);
       return undefined;
     }
-    return this.scope(() => {
-      const before = this.meanSquare(weight);
-      const adam = this.scope(() => this.affine(this.div(m, this.affine(this.sqrt(v)))));
-      return this.relativeNorm(before, this.meanSquare(o.lr * o.weightDecay > 0 ? this.add(adam, this.affine(weight)) : adam));
-    });
+    return this.scope(() => this.relativeNorm(this.meanSquare(weight), this.meanSquare(this.stepMade(state, o, o.lr, o.lr * o.weightDecay))));
   }
 }

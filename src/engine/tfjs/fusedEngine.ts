@@ -131,7 +131,7 @@ export class FusedEngine extends TensorflowEngine {
   // ---- optimizer --------------------------------------------------------------------------------------------------------------
   /**
    * One pass over weight, moments and gradient, written in place; the paper's update magnitude comes out of the same pass, without a copy of the weight. The relative norm is worked out from what the step
-   * leaves: W_before − W_after = rate·m/(sqrt(v) + eps) + decay·stepped, stepped = W_after/(1 − decay).
+   * leaves, without one either.
    */
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     const { weight, m, v } = state;
@@ -147,10 +147,7 @@ export class FusedEngine extends TensorflowEngine {
     if (o.magnitude === 'mean-relative') return magnitude;
     this.free(magnitude);
     if (!before) return undefined;
-    const relative = this.scope(() => {
-      const adam = this.scope(() => this.affine(this.div(m, this.affine(this.sqrt(v), 1, o.eps)), rate));
-      return this.relativeNorm(before, this.meanSquare(decay > 0 ? this.add(adam, this.affine(weight, decay / (1 - decay))) : adam));
-    });
+    const relative = this.scope(() => this.relativeNorm(before, this.meanSquare(this.stepMade(state, o, rate, decay))));
     this.free(before);
     return relative;
   }
