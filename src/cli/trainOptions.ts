@@ -135,15 +135,17 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   for (const name of ['image-size', 'augmentation', 'workers']) misplaced(name, ['image']);
   const warmupSteps = whole('warmup-steps');
   if (warmupSteps && (schedule ?? base.schedule) !== 'linear') throw new InvalidArgumentError(`--warmup-steps has a meaning with --schedule linear only, not ${String(schedule ?? base.schedule)}`);
+  // The small BERT reads so many tokens.
+  const usesEmbedded = recipeName === undefined && model === undefined && base.kind === 'glue';
+  const embeddedLength = usesEmbedded ? (base.task === GRAMMAR_TASK.name ? 32 : 64) : undefined;
   const common = defined({ freezeRate, epochs, learningRate, batchSize, seed, schedule });
   const recipe = {
     ...base,
     ...common,
-    ...defined({ maxLength: lengths['max-length'], docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
+    ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
     optimizer: { ...base.optimizer, ...defined({ weightDecay }) },
   } as Recipe;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
-  const usesEmbedded = recipeName === undefined && model === undefined && base.kind === 'glue';
   const options: FromRecipeOptions = {
     ...defined({
       model: usesEmbedded ? embeddedModel() : model,
