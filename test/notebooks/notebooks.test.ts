@@ -43,7 +43,7 @@ for (const name of readdirSync(FOLDER).filter((f) => f.endsWith('.ipynb'))) {
     const elsewhere = mkdtempSync(path.join(tmpdir(), 'slimfit-notebook-'));
     try {
       copyFileSync(path.join(FOLDER, name), path.join(elsewhere, name));
-      const run = spawnSync(JUPYTER, ['execute', '--inplace', name], { cwd: elsewhere, encoding: 'utf8', timeout: 170_000 });
+      const run = spawnSync(JUPYTER, ['execute', '--inplace', name], { cwd: elsewhere, encoding: 'utf8', timeout: 300_000 });
       assert.equal(run.status, 0, run.stderr);
       const fresh = read(path.join(elsewhere, name));
       const kinds = (n: Notebook) => n.cells.map((c) => (c.outputs ?? []).filter((o) => o.output_type !== 'stream').map((o) => o.output_type));
