@@ -4,8 +4,8 @@
  */
 import { type ViTConfig, vitTokens } from '../hub/vitConfig';
 import type { ActivationMode } from '../tape/scheme';
-import type { ActivationBytes } from './activationBytes';
-import { encoderLayerBytes, layerNormBytes } from './encoderLayerBytes';
+import { type ActivationBytes, bytesByPart } from './activationBytes';
+import { type EncoderPart, encoderPartBytes, type KeepingPart, layerNormBytes } from './encoderLayerBytes';
 
 /** What is asked about. */
 export interface ViTActivationBytesQuery {
@@ -14,25 +14,43 @@ export interface ViTActivationBytesQuery {
   readonly mode: ActivationMode;
   /** Whether a weight, by Hugging Face name, trains. */
   readonly trains: (name: string) => boolean;
+  /** Whether a bias, by Hugging Face name, trains. Default: all do, as in the paper. */
+  readonly biasTrains?: (name: string) => boolean;
 }
 
-/** Bytes kept, by part of the model. Biases are taken to train, as in the paper, so that backward runs down to the patches. */
-export function vitActivationBytes({ config: c, batchSize: B, mode, trains }: ViTActivationBytesQuery): ActivationBytes {
+/** Bytes kept, by part of the model. Where biases do not train, backward ends at the lowest part that does. */
+export function vitActivationBytes({ config: c, batchSize: B, mode, trains, biasTrains = () => true }: ViTActivationBytesQuery): ActivationBytes {
   const base = c.modelType;
-  const embeddings = trains(`${base}.embeddings.patch_embeddings.projection.weight`) ? 4 * B * c.numChannels * c.imageSize ** 2 : 0;
-  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i) => {
-    const weight = (name: string) => trains(`${base}.encoder.layer.${i}.${name}.weight`);
-    return encoderLayerBytes(
-      { batchSize: B, tokens: vitTokens(c), hiddenSize: c.hiddenSize, intermediateSize: c.intermediateSize, heads: c.numAttentionHeads, mode },
-      {
-        projections: ['query', 'key', 'value'].some((n) => weight(`attention.attention.${n}`)),
-        attentionOutput: weight('attention.output.dense'),
-        up: weight('intermediate.dense'),
-        down: weight('output.dense'),
-        norms: [weight('layernorm_before'), weight('layernorm_after')],
-      },
-    );
+  const weight = (module: string) => trains(`${module}.weight`);
+  const either = (module: string) => weight(module) || biasTrains(`${module}.bias`);
+  const projection = `${base}.embeddings.patch_embeddings.projection`;
+  const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'];
+  const embeddings: KeepingPart[] = [
+    { bytes: weight(projection) ? 4 * B * c.numChannels * c.imageSize ** 2 : 0, trains: either(projection) },
+    { bytes: 0, trains: learned.some((n) => trains(`${base}.embeddings.${n}`)) },
+  ];
+  const shape = { batchSize: B, tokens: vitTokens(c), hiddenSize: c.hiddenSize, intermediateSize: c.intermediateSize, heads: c.numAttentionHeads, mode };
+  const encoder = Array.from({ length: c.numHiddenLayers }, (_, i): KeepingPart[] => {
+    const at = (part: string) => `${base}.encoder.layer.${i}.${part}`;
+    const modules: Record<EncoderPart, string[]> = {
+      projections: ['query', 'key', 'value'].map((n) => at(`attention.attention.${n}`)),
+      attentionOutput: [at('attention.output.dense')],
+      firstNorm: [at('layernorm_before')],
+      up: [at('intermediate.dense')],
+      down: [at('output.dense')],
+      secondNorm: [at('layernorm_after')],
+    };
+    const on = (part: EncoderPart) => modules[part].some(weight);
+    const bytes = encoderPartBytes(shape, { projections: on('projections'), attentionOutput: on('attentionOutput'), up: on('up'), down: on('down'), norms: [on('firstNorm'), on('secondNorm')] });
+    return PRE_NORM.map((part) => ({ bytes: bytes[part], trains: modules[part].some(either) }));
   });
-  const head = layerNormBytes(B, c.hiddenSize, mode, true) + (trains('classifier.weight') ? 4 * B * c.hiddenSize : 0);
-  return { embeddings, encoderLayers, head, total: embeddings + encoderLayers.reduce((a, b) => a + b, 0) + head };
+  const head: KeepingPart[] = [
+    // The final LayerNorm always trains.
+    { bytes: layerNormBytes(B, c.hiddenSize, mode, true), trains: true },
+    { bytes: weight('classifier') ? 4 * B * c.hiddenSize : 0, trains: either('classifier') },
+  ];
+  return bytesByPart(embeddings, encoder, head);
 }
+
+/** Order of the parts of an encoder layer that normalises before each half. */
+const PRE_NORM: readonly EncoderPart[] = ['firstNorm', 'projections', 'attentionOutput', 'secondNorm', 'up', 'down'];

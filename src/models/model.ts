@@ -90,6 +90,8 @@ export interface ActivationPlan {
   readonly mode: ActivationMode;
   readonly dropout: boolean;
   readonly trains: (weightName: string) => boolean;
+  /** Whether a bias trains. Default: all do, as in the paper; where some do not, nothing is kept below the lowest part that trains. */
+  readonly biasTrains?: (biasName: string) => boolean;
 }
 
 /** Float32 values by parameter name. */
@@ -139,7 +141,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Bytes that a training step on a batch of this shape would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
-   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train; biases are taken to train
+   * @param plan how activations are kept, whether dropout acts, which weights and biases (by Hugging Face name) train
    */
   predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;

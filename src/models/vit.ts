@@ -193,8 +193,8 @@ export class ViTForImageClassification extends Model<ImageBatch> {
     return { examples: batchSize, tokens: batchSize * vitTokens(this.config) };
   }
 
-  override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains }: ActivationPlan): ActivationPrediction {
-    return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains }));
+  override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains, biasTrains }: ActivationPlan): ActivationPrediction {
+    return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains, biasTrains }));
   }
 
   /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the image processor's settings if they are given. */

@@ -3,15 +3,16 @@
  *
  * One step (ARCHITECTURE: "One training step"): the policy selects; forward keeps only what backward will need; the loss is looked at (a loss that is not
  * finite stops here, nothing was changed); backward applies each weight gradient the moment it is complete and frees it; the policy learns the update
- * magnitudes of the layers that trained; the history gets a record.
+ * magnitudes of the layers that trained, and what else it asked for; the history gets a record.
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine } from '../engine/engine';
 import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
+import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
-import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
+import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import type { BatchShape, BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
@@ -61,7 +62,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly warmupSteps?: number;
   /** Share of the layers frozen in a step, in [0, 1). 0 is full fine-tuning. Default 0.9. */
   readonly freezeRate?: number;
-  /** Another policy than inter-layer scheduling. */
+  /** Another policy than inter-layer scheduling: `(layers) => new RandomLayers(layers, { activatedLayers: 2 })`; told, too, how long the run is. */
   readonly policy?: PolicyFactory;
   /** Range of the initial distances: uniform in [0, this). Default 1e10 (the paper's for BERT). */
   readonly initialMagnitudeScale?: number;
@@ -80,7 +81,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly seed?: number;
   /** Whether examples are shuffled in every epoch. Default true. */
   readonly shuffle?: boolean;
-  /** Name of the run in tables and figures that compare runs. Default: its freeze rate. */
+  /** Name of the run in tables and figures that compare runs. Default: what its policy is called, with inter-layer scheduling its freeze rate. */
   readonly name?: string;
   /**
    * In every so many steps, the first among them, what the encodings do to the activations is measured by a forward pass of its own: clipped and lost values, relative error. 0: never.
@@ -108,6 +109,12 @@ export interface StepPreview {
   readonly fullActivationBytes: number | undefined;
 }
 
+/** A number of one layer, on the device. */
+interface LayerScalar {
+  readonly layer: number;
+  readonly value: DeviceTensor;
+}
+
 /** Fine-tunes a model with SlimFit. Owns the optimizer's moments: `dispose` frees them; the model stays its maker's. */
 export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   readonly model: Model<Batch>;
@@ -127,6 +134,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private readonly schedule: Schedule;
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
+  /** By parameter name, the layer that it is frozen with: every layer's weight, and its bias where the policy freezes biases. Other parameters always train. */
+  private readonly frozenWith: ReadonlyMap<string, number>;
   private readonly warned = new Set<string>();
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   private overruled = new Map<number, boolean>();
@@ -162,13 +171,15 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
-      ? options.policy(this.freezableLayers)
+      ? options.policy(this.freezableLayers, { totalSteps: this.totalSteps, stepsPerEpoch: this.stepsPerEpoch, seed })
       : freezeRate === 0
         ? new NoFreezing(this.freezableLayers)
         : new InterLayerScheduling(this.freezableLayers, { freezeRate, seed, initialScale: options.initialMagnitudeScale });
+    const biases = this.policy.freezesBiases ? this.freezableLayers.map((l): [string, number] => [l.name.replace(/weight$/, 'bias'), l.index]) : [];
+    this.frozenWith = new Map([...this.layerOf, ...biases.filter(([name]) => !this.layerOf.has(name) && model.parameters.has(name))]);
     this.optimizer = new AdamW(this.engine, options.optimizer);
-    this.history = new History(this.freezableLayers, options.name ?? runName(this.policy));
-    if (this.policy instanceof InterLayerScheduling && this.schedule(0) === 0)
+    this.history = new History(this.freezableLayers, options.name ?? this.policy.label ?? this.policy.name);
+    if ((this.policy instanceof InterLayerScheduling || this.policy instanceof MemoryBudget) && this.schedule(0) === 0)
       this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
   }
 
@@ -183,12 +194,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    * @throws InvalidArgumentError for a name that is no layer's; nothing changes then
    */
   freeze(...names: readonly string[]): void {
-    this.overrule(names, true);
+    this.setOverruled(names, true);
   }
 
   /** Trains layers whatever the policy says, until `freeze` or `follow`. Names as for `freeze`. */
   thaw(...names: readonly string[]): void {
-    this.overrule(names, false);
+    this.setOverruled(names, false);
   }
 
   /** Lets the policy decide again: about the layers named as for `freeze`, or about all. */
@@ -232,11 +243,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What the next step will freeze and keep, without running it. */
   peek(): StepPreview {
-    const frozen = new Set(this.decide(this.next));
+    const shape = this.shapeOf(this.next);
+    const frozen = new Set(this.decide(this.next, shape));
     const of = (want: boolean) => this.freezableLayers.filter((l) => frozen.has(l.index) === want);
     const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
     const active = of(false);
-    const shape = this.shapeOf(this.next);
     const preview: StepPreview = {
       step: this.next,
       epoch: this.epochOf(this.next),
@@ -324,7 +335,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.alone(async () => {
       const step = this.next;
       const batch = await this.options.train.batch(this.examplesOf(step), this.epochOf(step));
-      this.markTraining(trains === 'all' ? [] : this.decide(step));
+      this.markTraining(trains === 'all' ? [] : this.decide(step, batch as BatchShape<Batch>));
       const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
       return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme) => this.context(step, scheme), schemes));
     });
@@ -332,7 +343,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** The present state of every freezable layer, one row each. */
   layers(): ColumnTable {
-    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.decide(this.next));
+    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.decide(this.next, this.shapeOf(this.next)));
   }
 
   /** How often the optimizer updated a parameter. */
@@ -363,19 +374,31 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return { engine, optimizer, policy, parameters: this.model.parameters };
   }
 
-  /** The layers to freeze in a step: the policy's choice, unless the user overruled it. */
-  private decide(step: number): readonly number[] {
-    const chosen = this.policy.select(step);
-    if (this.overruled.size === 0) return chosen;
-    const frozen = new Set(chosen);
+  /** The layers to freeze in a step on a batch of a shape, ascending: the policy's choice, unless the user overruled it. */
+  private decide(step: number, shape: BatchShape<Batch> | undefined): readonly number[] {
+    const { policy, freezableLayers } = this;
+    const chosen = policy.select(step, this.keptBytes(shape));
+    const bad = chosen.find((l) => !(l in freezableLayers));
+    if (bad !== undefined) throw new InvalidArgumentError(`the policy ${policy.name} freezes layer ${bad} in step ${step}; layers are numbered from 0 to ${freezableLayers.length - 1}`);
+    return [...this.overrule(new Set(chosen))].sort((a, b) => a - b);
+  }
+
+  /** A policy's choice with what the user froze or thawed. */
+  private overrule(frozen: Set<number>): Set<number> {
     for (const [layer, freeze] of this.overruled) {
       if (freeze) frozen.add(layer);
       else frozen.delete(layer);
     }
-    return [...frozen].sort((a, b) => a - b);
+    return frozen;
   }
 
-  private overrule(names: readonly string[], frozen: boolean): void {
+  /** What a policy may ask of the bytes of a step. */
+  private keptBytes(shape: BatchShape<Batch> | undefined): KeptBytes | undefined {
+    if (!shape || this.predict(shape, new Set()) === undefined) return undefined;
+    return (trained) => this.predict(shape, this.overrule(new Set(this.freezableLayers.filter((l) => !trained.has(l.index)).map((l) => l.index))))!.total;
+  }
+
+  private setOverruled(names: readonly string[], frozen: boolean): void {
     for (const i of this.indicesOf(names)) this.overruled.set(i, frozen);
   }
 
@@ -397,10 +420,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const dataMilliseconds = performance.now() - started;
     this.options.train.prefetch?.(this.examplesOf(step + 1), this.epochOf(step + 1));
     const shape = batch as BatchShape<Batch>;
-    const frozen = this.decide(step);
+    const frozen = this.decide(step, shape);
     const active = this.markTraining(frozen);
     const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(batch, step) : [];
-    const magnitudes: { layer: number; value: DeviceTensor }[] = [];
+    const grams = await this.representations(policy.probe?.(step) ?? 0);
+    const magnitudes: LayerScalar[] = [];
+    const squares: LayerScalar[] = [];
     engine.resetPeak();
     const ctx = this.context(step);
     try {
@@ -414,12 +439,18 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
       ctx.tape.backward(out.loss, (parameter, grad) => {
         const layer = this.layerOf.get(parameter.name);
+        if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
         const value = optimizer.apply(parameter, grad, learningRate, layer !== undefined);
         if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
       });
       if (this.options.frozenParameters === 'zerograd')
         for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
-      policy.observe(step, await this.readMagnitudes(magnitudes));
+      const [moved, squared] = await this.readScalars(magnitudes, squares);
+      this.warnOfMagnitudes(moved);
+      policy.observe(step, moved, {
+        ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
+        ...(grams ? { grams } : {}),
+      } satisfies StepObservation);
       this.next++;
       const record: StepRecord = {
         step,
@@ -445,7 +476,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } finally {
       ctx.tape.dispose();
-      engine.free(...magnitudes.splice(0).map((m) => m.value));
+      engine.free(...[...magnitudes, ...squares].map((m) => m.value));
     }
   }
 
@@ -455,6 +486,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       mode: this.scheme.mode,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
+      biasTrains: (name) => !frozen.has(this.frozenWith.get(name) ?? -1),
     });
   }
 
@@ -503,37 +535,60 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       : ForwardContext.training(this.engine, scheme, this.seed, step, options);
   }
 
-  /** One read-back for all magnitudes of the step, which are freed. */
-  private async readMagnitudes(of: { layer: number; value: DeviceTensor }[]): Promise<Map<number, number>> {
-    const out = new Map<number, number>();
-    if (of.length === 0) return out;
+  /** Lists of scalars by layer, in one read-back; they are freed, and the lists emptied. */
+  private async readScalars(...lists: readonly LayerScalar[][]): Promise<Map<number, number>[]> {
     const { engine } = this;
+    const scalars = lists.flat();
+    if (scalars.length === 0) return lists.map(() => new Map<number, number>());
     const all = engine.scope(() =>
       engine.concat(
-        of.map((m) => engine.reshape(m.value, [1])),
+        scalars.map((m) => engine.reshape(m.value, [1])),
         0,
       ),
     );
     const values = await engine.read(all);
-    engine.free(all, ...of.map((m) => m.value));
-    of.splice(0).forEach(({ layer }, i) => {
-      out.set(layer, values[i]);
-      if (!Number.isFinite(values[i]))
-        this.warn(`${this.freezableLayers[layer].name} holds a weight of exactly 0, so its update magnitude is ${values[i]} and it trains in every step (as in the published code)`);
-    });
-    return out;
+    engine.free(all);
+    engine.free(...scalars.map((m) => m.value));
+    let at = 0;
+    return lists.map((list) => new Map(list.splice(0).map(({ layer }) => [layer, values[at++]])));
   }
 
-  /** Marks what trains: every bias and always-trained weight, and the layers that are not frozen. @returns their indices */
+  private warnOfMagnitudes(magnitudes: ReadonlyMap<number, number>): void {
+    for (const [layer, d] of magnitudes)
+      if (!Number.isFinite(d)) this.warn(`${this.freezableLayers[layer].name} holds a weight of exactly 0, so its update magnitude is ${d}: inter-layer scheduling trains it in every step (as in the published code)`);
+  }
+
+  /** Gram matrices of what the layers put out on the first `count` examples of the training data (StepObservation.grams); undefined for none. Nothing is dropped or kept. */
+  private async representations(count: number): Promise<Map<number, Float32Array> | undefined> {
+    if (count === 0) return undefined;
+    const { engine, model, options } = this;
+    const batch = await options.train.batch(Int32Array.from({ length: Math.min(count, options.train.size) }, (_, i) => i));
+    const n = batch.batchSize;
+    const grams = new Map<number, DeviceTensor>();
+    const ctx = ForwardContext.evaluation(engine, {
+      watch: ({ name }, output) => {
+        const layer = this.layerOf.get(name);
+        // A table that is used twice (tied to the decoder) is looked at where it embeds.
+        if (layer !== undefined && !grams.has(layer) && output.shape[0] === n) grams.set(layer, engine.scope(() => engine.share(centredGram(engine, output), 'gradients')));
+      },
+    });
+    try {
+      engine.free(model.forward(ctx, batch).tensor);
+      const all = engine.scope(() => engine.concat([...grams.values()].map((g) => engine.reshape(g, [n * n])), 0));
+      const values = (await engine.read(all)) as Float32Array;
+      engine.free(all);
+      return new Map([...grams.keys()].map((layer, i) => [layer, values.slice(i * n * n, (i + 1) * n * n)]));
+    } finally {
+      ctx.tape.dispose();
+      engine.free(...grams.values());
+    }
+  }
+
+  /** Marks what trains: the layers that are not frozen, every bias that is not frozen with them, and always-trained weights. @returns indices of the layers */
   private markTraining(frozen: readonly number[]): number[] {
     const isFrozen = new Set(frozen);
-    const active: number[] = [];
-    for (const p of this.model.parameters.values()) {
-      const layer = this.layerOf.get(p.name);
-      p.trains = layer === undefined || !isFrozen.has(layer);
-      if (p.trains && layer !== undefined) active.push(layer);
-    }
-    return active.sort((a, b) => a - b);
+    for (const p of this.model.parameters.values()) p.trains = !isFrozen.has(this.frozenWith.get(p.name) ?? -1);
+    return this.freezableLayers.filter((l) => !isFrozen.has(l.index)).map((l) => l.index);
   }
 
   private epochOf(step: number): number {
@@ -644,9 +699,18 @@ function joined<A extends Float32Array | Int32Array>(parts: readonly ArrayLike<n
   return all;
 }
 
-function runName(policy: FreezePolicy): string {
-  if (policy instanceof InterLayerScheduling) return `freeze rate ${policy.freezeRate}`;
-  return policy instanceof NoFreezing ? 'full fine-tuning' : policy.name;
+/** Σ g² of a gradient, [1]. */
+function sumOfSquares(engine: Engine, grad: DeviceTensor): DeviceTensor {
+  const flat = engine.reshape(grad, [grad.size]);
+  return engine.sum(engine.mul(flat, flat), 0, true);
+}
+
+/** X·Xᵀ of outputs [n, ...] as X [n, features], less the mean over the n: [n, n]. */
+function centredGram(engine: Engine, output: DeviceTensor): DeviceTensor {
+  const n = output.shape[0];
+  const x = engine.reshape(output, [n, output.size / n]);
+  const centred = engine.sub(x, engine.mean(x, 0, true));
+  return engine.matmul(centred, centred, { transposeB: true });
 }
 
 function scheduleOf(o: Pick<TrainerOptions, 'schedule' | 'learningRate' | 'warmupSteps'>, total: number): Schedule {
