@@ -41,7 +41,7 @@ export class FreezeOut extends TrackingPolicy {
     this.stops = this.groups.map((_, i) => {
       const t = i === last ? 1 : t0 + ((1 - t0) * i) / last;
       // Whoever trains to the end of the schedule goes on after it.
-      return t >= 1 ? Infinity : Math.ceil((schedule === 'cubic' ? t ** 3 : t) * totalSteps);
+      return t >= 1 ? Infinity : Math.round((schedule === 'cubic' ? t ** 3 : t) * totalSteps);
     });
     this.label = `FreezeOut, ${schedule}, t0 ${t0}`;
   }
