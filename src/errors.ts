@@ -29,7 +29,8 @@ export type SlimFitErrorCode =
   | 'checksum-mismatch'
   | 'offline'
   | 'unsafe-file-name'
-  | 'parquet-corrupt';
+  | 'parquet-corrupt'
+  | 'memory-budget';
 
 /** Base of every error that SlimFit throws on purpose. */
 export class SlimFitError extends Error {
@@ -246,5 +247,17 @@ export class UnsafeFileNameError extends SlimFitError {
 export class ParquetError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('parquet-corrupt', message, options);
+  }
+}
+
+/** No plan that was tried fits in a memory budget. */
+export class MemoryBudgetError extends SlimFitError {
+  constructor(
+    message: string,
+    /** Bytes of the smallest plan that was tried. */
+    readonly neededBytes: number,
+    options?: ErrorOptions,
+  ) {
+    super('memory-budget', message, options);
   }
 }

@@ -2,11 +2,12 @@
 
 // Engines: where tensors live and what computes.
 export { chooseEngine, engineChoice, type EngineChoice, type EngineReason } from './engine/choose';
-export { CATEGORIES, FIXED_POINT } from './engine/engine';
+export { CATEGORIES, FIXED_POINT, ROW_SCALED } from './engine/engine';
 export type {
   AdamWOptions,
   AdamWState,
   Category,
+  CodeEncoding,
   DeviceTensor,
   DType,
   EncodedTensor,
@@ -17,8 +18,10 @@ export type {
   MatmulOptions,
   MemoryReport,
   RandomKey,
+  RowScaled,
   RowStats,
   SparseTensor,
+  UpdateMagnitude,
 } from './engine/engine';
 
 // Models.
@@ -82,12 +85,16 @@ export { Parameter } from './tape/parameter';
 export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type TapeOptions, type Variable } from './tape/tape';
 export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
-export { SCHEMES, type ActivationMode, type ActivationScheme } from './tape/scheme';
-export { vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
-export { bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
+export { SCHEMES, schemeOf, type ActivationMode, type ActivationScheme } from './tape/scheme';
+export type { PlannedActivation, TrainingSet } from './memory/keptActivations';
+export { fitMemory, planMemory, type FitQuery, type MemoryFit, type MemoryPlan, type MemoryQuery } from './memory/planner';
+export type { Kernels } from './engine/shapeEngine';
+export { vitActivations, vitActivationBytes, type ViTActivationBytesQuery } from './memory/vitActivationBytes';
+export { bertActivations, bertActivationBytes, type ActivationBytes, type ActivationBytesQuery, type ActivationPrediction } from './memory/activationBytes';
 
 // Data.
 export { Tokenizer, type EncodeOptions, type Encoding, type TokenOffsets, type VocabularyOptions } from './data/tokenizer';
+export type { TemplatePart } from './data/template';
 export { TextDataset, type TextDatasetOptions } from './data/textDataset';
 export { MaskedLmDataset } from './data/maskedLm';
 export { GLUE_TASKS, glueTask, loadGlue, readGlueFile, type Example, type GlueData, type GlueTask, type UnlabelledExample } from './data/glue';

@@ -1,5 +1,7 @@
 /** Bytes as people read them. */
 
+import { InvalidArgumentError } from './errors';
+
 /** Bytes in a MiB. */
 export const MIB = 2 ** 20;
 
@@ -10,6 +12,14 @@ export function byteUnit(bytes: number): { readonly unit: string; readonly size:
   let i = 0;
   while (Math.abs(bytes) >= 1024 ** (i + 1) && i < UNITS.length - 1) i++;
   return { unit: UNITS[i], size: 1024 ** i };
+}
+
+/** Bytes of a text such as '8GiB', '500 MB' (millions), '1048576'. @throws InvalidArgumentError */
+export function parseBytes(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());
+  // 'i' alone is no unit.
+  if (!match || (match[3] && !match[2])) throw new InvalidArgumentError(`'${text}' is no number of bytes: write 8GiB, 500MB or 1048576`);
+  return Number(match[1]) * (match[3] ? 1024 : 1000) ** ' kmgt'.indexOf(match[2].toLowerCase() || ' ');
 }
 
 /** Bytes as '12.3 MiB'. */

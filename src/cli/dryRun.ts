@@ -6,11 +6,11 @@ import { planRecipe, type RecipePlan } from '../training/recipePlan';
 import type { TrainRequest } from './trainOptions';
 
 /** The lines of a plan, of equal width up to their values. */
-export function dryRun({ recipe, options, mode, steps }: TrainRequest): string {
+export function dryRun({ recipe, options, mode, frozenBiases, steps }: TrainRequest): string {
   const { model = recipe.checkpoint } = options;
   const known = existsSync(model) ? readConfig(model) : recipe.architecture;
   const trainExamples = Math.min(recipe.trainExamples, options.maxTrainSamples ?? Infinity);
-  const plan = planRecipe(recipe, { architecture: known, trainExamples, mode });
+  const plan = planRecipe(recipe, { architecture: known, trainExamples, mode, frozenBiases });
   const rows: readonly (readonly [string, string])[] = [
     [recipe.kind === 'image' ? 'images' : 'task', `${recipe.name} (${recipe.source})`],
     ['checkpoint', `${model}${options.fromScratch ? ', weights drawn afresh' : ''}`],
@@ -22,7 +22,7 @@ export function dryRun({ recipe, options, mode, steps }: TrainRequest): string {
     ['optimizer', optimizerText(recipe.optimizer)],
     ['freeze rate', `${recipe.freezeRate}: ${plan.frozenLayers} of ${plan.layers} layers frozen in a step, ${plan.layers - plan.frozenLayers} train${recipe.alwaysTrain.length > 0 ? `; ${recipe.alwaysTrain.join(', ')} always trains` : ''}`],
     ['seed', String(recipe.seed)],
-    ['mode', mode],
+    ['mode', `${mode}${frozenBiases ? ', biases freeze with their layer' : ''}`],
     ['weights', `${formatBytes(plan.weightBytes)} (${(plan.parameters / 1e6).toFixed(1)} M)`],
     ['optimizer moments', `${formatBytes(plan.momentBytes)} once every layer has trained`],
     ['kept for backward', `${formatBytes(plan.activationBytes)} in the first step; plain fine-tuning ${formatBytes(plan.fullActivationBytes)}, ${(plan.fullActivationBytes / plan.activationBytes).toFixed(2)} times as much`],

@@ -27,7 +27,8 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --offline               use only what the hub's cache has
 
   --freeze-rate F         share of the layers frozen in a step, in [0, 1)
-  --mode paper|exact      how activations are kept; default paper
+  --mode NAME             paper, exact or tuned: how activations are kept; default paper
+  --frozen-biases         biases train only with their layer: nothing is kept below the lowest layer that trains; in mode tuned always
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step
@@ -60,6 +61,7 @@ const OPTIONS = {
   offline: { type: 'boolean' },
   'freeze-rate': { type: 'string' },
   mode: { type: 'string', default: 'paper' },
+  'frozen-biases': { type: 'boolean' },
   epochs: { type: 'string' },
   steps: { type: 'string' },
   'batch-size': { type: 'string' },
@@ -82,6 +84,7 @@ export interface TrainRequest {
   readonly recipe: Recipe;
   readonly options: FromRecipeOptions;
   readonly mode: ActivationMode;
+  readonly frozenBiases: boolean;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -132,15 +135,17 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   for (const name of ['image-size', 'augmentation', 'workers']) misplaced(name, ['image']);
   const warmupSteps = whole('warmup-steps');
   if (warmupSteps && (schedule ?? base.schedule) !== 'linear') throw new InvalidArgumentError(`--warmup-steps has a meaning with --schedule linear only, not ${String(schedule ?? base.schedule)}`);
+  // The small BERT reads so many tokens.
+  const usesEmbedded = recipeName === undefined && model === undefined && base.kind === 'glue';
+  const embeddedLength = usesEmbedded ? (base.task === GRAMMAR_TASK.name ? 32 : 64) : undefined;
   const common = defined({ freezeRate, epochs, learningRate, batchSize, seed, schedule });
   const recipe = {
     ...base,
     ...common,
-    ...defined({ maxLength: lengths['max-length'], docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
+    ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
     optimizer: { ...base.optimizer, ...defined({ weightDecay }) },
   } as Recipe;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
-  const usesEmbedded = recipeName === undefined && model === undefined && base.kind === 'glue';
   const options: FromRecipeOptions = {
     ...defined({
       model: usesEmbedded ? embeddedModel() : model,
@@ -152,9 +157,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps }) },
+    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'] }) },
   };
-  return { recipe, options, mode, dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** Without the fields that are undefined. */

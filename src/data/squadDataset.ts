@@ -1,13 +1,14 @@
 /**
- * Questions and their contexts as windows of tokens, as in BERT's original run_squad.py: [CLS] question [SEP] part of the context [SEP]. A context that does not fit is cut
- * in overlapping windows, each a feature of its own; the starts of two windows are `docStride` tokens apart (Hugging Face's `stride` would be their overlap; its
+ * Questions and their contexts as windows of tokens, as in BERT's original run_squad.py: [CLS] question [SEP] part of the context [SEP], or as the tokenizer puts pairs together
+ * (RoBERTa: <s> question </s></s> part of the context </s>). A context that does not fit is cut in overlapping windows, each a feature of its own; the starts of two windows are `docStride` tokens apart (Hugging Face's `stride` would be their overlap; its
  * run_squad.py, which the SlimFit paper used, means the same by `doc_stride` as here).
  */
-import { InvalidArgumentError } from '../errors';
+import { InvalidArgumentError, UnsupportedModelError } from '../errors';
 import type { BatchShape, BatchSource, Predictions, TextBatch } from '../models/model';
 import type { SquadExample } from './squad';
 import { evaluateSquad } from './squadEvaluation';
 import { squadPredictions } from './squadPredictions';
+import type { TemplatePart } from './template';
 import type { TokenOffsets, Tokenizer } from './tokenizer';
 
 /** How questions become batches. */
@@ -28,7 +29,7 @@ export interface SquadFeature {
   readonly example: number;
   /** Tokens of the feature, special ones included. */
   readonly length: number;
-  /** Position of the first token of the context: after [CLS], the question and [SEP]. */
+  /** Position of the first token of the context: after [CLS], the question and [SEP]; RoBERTa's has two `</s>`. */
   readonly contextBegin: number;
   /** Tokens of the context from number `firstToken` on, `tokenCount` of them. */
   readonly firstToken: number;
@@ -50,9 +51,10 @@ export class SquadDataset implements BatchSource<TextBatch> {
   readonly hasImpossible: boolean;
   private readonly questions: readonly Int32Array[];
   private readonly contexts = new Map<string, TokenOffsets>();
-  private readonly special: { readonly pad: number; readonly cls: number; readonly sep: number };
+  private readonly padTokenId: number;
+  private readonly template: readonly TemplatePart[];
 
-  /** @throws InvalidArgumentError for lengths that leave no room, UnsupportedModelError for a tokenizer without offsets */
+  /** @throws InvalidArgumentError for lengths that leave no room, UnsupportedModelError for a tokenizer without offsets, or whose pairs do not begin with [CLS] */
   constructor(
     readonly examples: readonly SquadExample[],
     tokenizer: Tokenizer,
@@ -60,21 +62,26 @@ export class SquadDataset implements BatchSource<TextBatch> {
   ) {
     for (const [name, value] of Object.entries({ maxLength, docStride, maxQueryLength }))
       if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError(`${name} is ${value}; it must be a whole number from 1`);
-    if (maxLength < maxQueryLength + SPECIALS + 1)
-      throw new InvalidArgumentError(`maxLength is ${maxLength}: with questions of up to ${maxQueryLength} tokens (maxQueryLength) and ${SPECIALS} special ones it must be ${maxQueryLength + SPECIALS + 1} or more`);
+    this.template = pairTemplate(tokenizer);
+    const specials = specialTokens(this.template);
+    if (maxLength < maxQueryLength + specials + 1)
+      throw new InvalidArgumentError(`maxLength is ${maxLength}: with questions of up to ${maxQueryLength} tokens (maxQueryLength) and ${specials} special ones it must be ${maxQueryLength + specials + 1} or more`);
     this.maxLength = maxLength;
     this.padding = padding;
     this.hasImpossible = examples.some((e) => e.isImpossible);
-    this.special = { pad: tokenizer.padTokenId, cls: tokenizer.clsTokenId, sep: tokenizer.sepTokenId };
+    this.padTokenId = tokenizer.padTokenId;
     this.questions = examples.map((e) => tokenizer.idsWithOffsets(e.question).ids.slice(0, maxQueryLength));
     for (const { context } of examples) if (!this.contexts.has(context)) this.contexts.set(context, tokenizer.idsWithOffsets(context));
+    const contextAt = this.template.findIndex((p) => 'text' in p && p.text === 'B');
+    const before = specialTokens(this.template.slice(0, contextAt));
+    const behind = specials - before;
     this.features = examples.flatMap((e, example) => {
       const tokens = this.tokensOf(e);
       const answer = answerTokens(e, tokens);
-      const contextBegin = this.questions[example].length + 2;
-      return windows(tokens.ids.length, maxLength - contextBegin - 1, docStride).map(([firstToken, tokenCount]) => {
+      const contextBegin = this.questions[example].length + before;
+      return windows(tokens.ids.length, maxLength - contextBegin - behind, docStride).map(([firstToken, tokenCount]) => {
         const labels = answer && answer[0] >= firstToken && answer[1] < firstToken + tokenCount ? answer.map((t) => contextBegin + t - firstToken) : [0, 0];
-        return { example, length: contextBegin + tokenCount + 1, contextBegin, firstToken, tokenCount, startLabel: labels[0], endLabel: labels[1] };
+        return { example, length: contextBegin + tokenCount + behind, contextBegin, firstToken, tokenCount, startLabel: labels[0], endLabel: labels[1] };
       });
     });
   }
@@ -94,21 +101,21 @@ export class SquadDataset implements BatchSource<TextBatch> {
 
   batch(indices: ArrayLike<number>): TextBatch {
     const { batchSize, length } = this.shape(indices);
-    const inputIds = new Int32Array(batchSize * length).fill(this.special.pad);
+    const inputIds = new Int32Array(batchSize * length).fill(this.padTokenId);
     const tokenTypeIds = new Int32Array(batchSize * length);
     const attentionMask = new Int32Array(batchSize * length);
     const labels = new Int32Array(batchSize * 2);
     for (let row = 0; row < batchSize; row++) {
       const f = this.features[indices[row]];
-      const at = row * length;
-      const end = at + f.length;
-      inputIds[at] = this.special.cls;
-      inputIds.set(this.questions[f.example], at + 1);
-      inputIds[at + f.contextBegin - 1] = this.special.sep;
-      inputIds.set(this.tokensOf(this.examples[f.example]).ids.subarray(f.firstToken, f.firstToken + f.tokenCount), at + f.contextBegin);
-      inputIds[end - 1] = this.special.sep;
-      tokenTypeIds.fill(1, at + f.contextBegin, end);
-      attentionMask.fill(1, at, end);
+      const context = this.tokensOf(this.examples[f.example]).ids.subarray(f.firstToken, f.firstToken + f.tokenCount);
+      let at = row * length;
+      attentionMask.fill(1, at, at + f.length);
+      for (const part of this.template) {
+        const ids = 'ids' in part ? part.ids : part.text === 'A' ? this.questions[f.example] : context;
+        inputIds.set(ids, at);
+        tokenTypeIds.fill(part.type, at, at + ids.length);
+        at += ids.length;
+      }
       labels.set([f.startLabel, f.endLabel], row * 2);
     }
     return { inputIds, tokenTypeIds, attentionMask, labels, batchSize, length };
@@ -133,8 +140,16 @@ export class SquadDataset implements BatchSource<TextBatch> {
   };
 }
 
-/** [CLS] and two [SEP]. */
-const SPECIALS = 3;
+const specialTokens = (template: readonly TemplatePart[]): number => template.reduce((n, p) => n + ('ids' in p ? p.ids.length : 0), 0);
+
+/** What a question and its context become. Labels and predictions need [CLS] at position 0 (no answer) and the question before the context. */
+function pairTemplate({ pairTemplate, clsTokenId }: Tokenizer): readonly TemplatePart[] {
+  const texts = pairTemplate.flatMap((p) => ('text' in p ? [p.text] : [])).join();
+  const [first] = pairTemplate;
+  if (texts !== 'A,B' || !('ids' in first && first.ids[0] === clsTokenId))
+    throw new UnsupportedModelError('pairs of this tokenizer are not [CLS] (or <s>), the first text, then the second: with the order of its post_processor position 0 could not stand for no answer');
+  return pairTemplate;
+}
 
 /** First token and number of tokens of each window; one empty window for a context without tokens, so that no question goes unanswered. */
 function windows(tokens: number, room: number, stride: number): [first: number, count: number][] {
@@ -151,7 +166,8 @@ function windows(tokens: number, room: number, stride: number): [first: number, 
 function answerTokens({ answers }: SquadExample, { starts, ends }: TokenOffsets): [first: number, last: number] | undefined {
   if (answers.length === 0) return undefined;
   const [{ text, start }] = answers;
-  const first = ends.findIndex((end) => end > start);
-  const last = starts.findLastIndex((s) => s < start + text.length);
+  // A token of blanks alone (RoBERTa's) has an empty place, and holds nothing.
+  const first = ends.findIndex((end, i) => end > start && starts[i] < end);
+  const last = starts.findLastIndex((s, i) => s < start + text.length && s < ends[i]);
   return first >= 0 && first <= last ? [first, last] : undefined;
 }

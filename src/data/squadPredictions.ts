@@ -148,6 +148,8 @@ function predictionOf(dataset: SquadDataset, begin: number, end: number, rows: L
     const token = (position: number) => feature.firstToken + position - feature.contextBegin;
     const place = start === 0 ? { start: 0, end: 0 } : { start: starts[token(start)], end: withItsMarks(example.context, ends[token(end)]) };
     const text = example.context.slice(place.start, place.end);
+    // A token of RoBERTa's may be nothing but blanks: no answer, but not what stands for none either.
+    if (start > 0 && !/\P{White_Space}/u.test(text)) return;
     if (!candidates.has(text)) candidates.set(text, { text, ...place, startLogit, endLogit });
   };
   for (const s of spans) if (candidates.size < nBestSize) add(s);

@@ -5,10 +5,12 @@
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { Normalizer, PreTokenizer, Tokenizer as WordPiece, WordPiece as WordPieceModel } from '@huggingface/tokenizers';
+import { BPE, Normalizer, PreTokenizer, Tokenizer as WordPiece, WordPiece as WordPieceModel } from '@huggingface/tokenizers';
 import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError, UnsupportedModelError } from '../errors';
 import { alignBertText, type BertTextOptions, bertWords, normalizeBertText, splitBertText } from './bertText';
-import { templatesOf, type Templates } from './template';
+import { ByteLevelBpe } from './byteLevelBpe';
+import { robertaTokenizerJson } from './robertaVocabulary';
+import { type TemplatePart, templatesOf, type Templates } from './template';
 
 /** Token ids of one text or pair, with special tokens. */
 export interface Encoding {
@@ -54,6 +56,8 @@ export class Tokenizer {
   private readonly templates: Templates;
   /** WordPieces of words met so far: ids, and where each ends in the word. */
   private readonly pieces = new Map<string, { readonly ids: readonly number[]; readonly ends: readonly number[] }>();
+  /** RoBERTa's way, where tokenizer.json asks for it. */
+  private readonly bytes: ByteLevelBpe | undefined;
   private plainly?: { readonly options: BertTextOptions; readonly addedTokens: RegExp };
 
   private constructor(
@@ -68,10 +72,14 @@ export class Tokenizer {
     if (wordPiece.normalizer && typeOf(json.normalizer) === 'BertNormalizer') wordPiece.normalizer = new BertTextNormalizer(json.normalizer as BertNormalizerJson);
     if (typeOf(json.pre_tokenizer) === 'BertPreTokenizer') wordPiece.pre_tokenizer = new BertTextSplitter();
     this.special = Object.fromEntries(ids) as Record<Special, number>;
+    this.bytes = byteLevelBpe(json, wordPiece);
     this.templates = templatesOf(json.post_processor, this.special['[CLS]'], this.special['[SEP]']);
   }
 
-  /** Reads `tokenizer.json`, else `vocab.txt` (with `do_lower_case` of `tokenizer_config.json`). @throws FileMissingError, CheckpointError */
+  /**
+   * Reads `tokenizer.json`, else `vocab.txt` (with `do_lower_case` of `tokenizer_config.json`), else RoBERTa's `vocab.json` and `merges.txt`.
+   * @throws FileMissingError, CheckpointError
+   */
   static fromFolder(folder: string): Tokenizer {
     const file = (name: string) => path.join(folder, name);
     const settings = existsSync(file('tokenizer_config.json')) ? readJson(file('tokenizer_config.json')) : {};
@@ -84,12 +92,31 @@ export class Tokenizer {
         throw new CheckpointError(`${file('tokenizer.json')}: ${(cause as Error).message}`, { cause });
       }
     }
-    if (!existsSync(file('vocab.txt'))) throw new FileMissingError(`neither tokenizer.json nor vocab.txt in ${folder}`);
+    if (!existsSync(file('vocab.txt'))) {
+      if (existsSync(file('vocab.json')) && existsSync(file('merges.txt'))) return Tokenizer.fromRobertaFiles(folder, settings);
+      throw new FileMissingError(`neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt in ${folder}`);
+    }
     const tokens = readFileSync(file('vocab.txt'), 'utf8').split(/\r?\n/);
     if (tokens.at(-1) === '') tokens.pop();
     // A vocabulary with capitals is a cased model's, when nothing else says so.
     const cased = tokens.some((t) => /^\p{Lu}\p{Ll}+$/u.test(t));
     return Tokenizer.fromVocabulary(tokens, { lowerCase: (settings.do_lower_case as boolean | undefined) ?? !cased });
+  }
+
+  private static fromRobertaFiles(folder: string, config: Readonly<Record<string, unknown>>): Tokenizer {
+    const read = (name: string) => (existsSync(path.join(folder, name)) ? readJson(path.join(folder, name)) : {});
+    const settings = { ...config, ...read('special_tokens_map.json') };
+    try {
+      const json = robertaTokenizerJson({
+        vocabulary: read('vocab.json') as Record<string, number>,
+        merges: readFileSync(path.join(folder, 'merges.txt'), 'utf8'),
+        added: read('added_tokens.json') as Record<string, number>,
+        settings,
+      });
+      return new Tokenizer(new WordPiece(json, settings), json, false, settings);
+    } catch (cause) {
+      throw new CheckpointError(`${folder}: ${(cause as Error).message}`, { cause });
+    }
   }
 
   /** A tokenizer of a list of tokens, by id. Continuations begin with `##`. */
@@ -144,17 +171,30 @@ export class Tokenizer {
     return new Set(Object.values(this.special));
   }
 
+  /** What a pair of texts becomes: special tokens and the places of both texts, in order. */
+  get pairTemplate(): readonly TemplatePart[] {
+    return this.templates.pair;
+  }
+
   /** Ids of a text alone, without special tokens. */
   ids(text: string): number[] {
+    if (this.bytes) return this.bytes.tokens(text).ids;
     return this.wordPiece.encode(text, { add_special_tokens: false }).ids;
   }
 
   /**
-   * The same with the place of each token in the text (Hugging Face's `return_offsets_mapping`, in UTF-16 units instead of code points). An unknown word is one token as
-   * long as the word; two tokens made of one character (a Korean syllable) both have its place; an accent that was stripped belongs to no token, unless between two of its word.
-   * @throws UnsupportedModelError when tokenizer.json's way of preparing text is not BERT's
+   * The same with the place of each token in the text (Hugging Face's `return_offsets_mapping`, in UTF-16 units instead of code points).
+   *
+   * BERT: an unknown word is one token as long as the word; two tokens made of one character (a Korean syllable) both have its place; an accent that was stripped belongs to no
+   * token, unless between two of its word. Byte-level BPE: tokens that are parts of one character (an emoji) all have its place; blanks at a token's ends are not of its place
+   * (`trim_offsets`, whatever tokenizer.json says of it), and a token of blanks alone has an empty one.
+   * @throws UnsupportedModelError when tokenizer.json's way of preparing text is neither BERT's nor RoBERTa's
    */
   idsWithOffsets(text: string): TokenOffsets {
+    if (this.bytes) {
+      const { ids, starts, ends } = this.bytes.tokens(text);
+      return { ids: Int32Array.from(ids), starts: Int32Array.from(starts), ends: Int32Array.from(ends) };
+    }
     const { options, addedTokens } = this.plain;
     const ids: number[] = [];
     const starts: number[] = [];
@@ -235,7 +275,10 @@ export class Tokenizer {
     if (this.plainly) return this.plainly;
     const { normalizer, pre_tokenizer, model } = this.wordPiece;
     if (!(normalizer instanceof BertTextNormalizer && pre_tokenizer instanceof BertTextSplitter && model instanceof WordPieceModel))
-      throw new UnsupportedModelError('offsets of tokens are known for BertNormalizer, BertPreTokenizer and WordPiece only, and tokenizer.json asks for others: use a vocab.txt in its place');
+      throw new UnsupportedModelError(
+        'offsets of tokens are known for BertNormalizer, BertPreTokenizer and WordPiece, and for ByteLevel and BPE with every byte in the vocabulary, no normalizer and no single_word tokens; ' +
+          "tokenizer.json asks for others: use BERT's vocab.txt, or RoBERTa's vocab.json and merges.txt, in its place",
+      );
     const added = [...this.wordPiece.get_added_tokens_decoder().values()].filter((t) => t.content !== '');
     const strange = added.find((t) => t.normalized || t.lstrip || t.rstrip || t.single_word);
     if (strange) throw new UnsupportedModelError(`offsets of tokens are known for plain added tokens only, and tokenizer.json's '${strange.content}' is normalized, stripped or a single word`);
@@ -272,6 +315,26 @@ interface BertNormalizerJson {
   /** null: as `lowercase`. */
   readonly strip_accents?: boolean | null;
   readonly lowercase?: boolean;
+}
+
+/** RoBERTa's way of making tokens, if tokenizer.json asks for just that. */
+function byteLevelBpe(json: Readonly<Record<string, unknown>>, { model }: WordPiece): ByteLevelBpe | undefined {
+  const settings = json.model as Readonly<Record<string, unknown>>;
+  const before = json.pre_tokenizer as { readonly use_regex?: boolean; readonly add_prefix_space?: boolean } | null | undefined;
+  if (!(model instanceof BPE && before && typeOf(before) === 'ByteLevel' && before.use_regex !== false && json.normalizer == null)) return undefined;
+  if (settings.continuing_subword_prefix || settings.end_of_word_suffix || !ByteLevelBpe.hasEveryByte(model.tokens_to_ids)) return undefined;
+  const added = (json.added_tokens as readonly Partial<AddedTokenJson>[]).map((t) => ({ id: t.id!, content: t.content!, lstrip: false, rstrip: false, normalized: false, ...t }));
+  return added.some((t) => t.single_word) ? undefined : new ByteLevelBpe(model, added, before.add_prefix_space ?? false);
+}
+
+/** One of tokenizer.json's `added_tokens`. */
+interface AddedTokenJson {
+  readonly id: number;
+  readonly content: string;
+  readonly lstrip: boolean;
+  readonly rstrip: boolean;
+  readonly normalized: boolean;
+  readonly single_word: boolean;
 }
 
 const typeOf = (part: unknown): unknown => (part as { type?: unknown } | null | undefined)?.type;

@@ -4,21 +4,32 @@
  */
 import { ShapeError } from '../errors';
 import { BaseEngine, sizeOf } from './baseEngine';
-import type {
-  AdamWOptions,
-  AdamWState,
-  Category,
-  DeviceTensor,
-  EncodedTensor,
-  Engine,
-  EngineName,
-  FixedPoint,
-  LossResult,
-  MatmulOptions,
-  RandomKey,
-  RowStats,
-  SparseTensor,
+import {
+  type AdamWOptions,
+  type AdamWState,
+  type Category,
+  type CodeEncoding,
+  type DeviceTensor,
+  type EncodedTensor,
+  type Engine,
+  type EngineName,
+  type FixedPoint,
+  type LossResult,
+  type MatmulOptions,
+  type RandomKey,
+  type RowScaled,
+  type RowStats,
+  type SparseTensor,
+  type UpdateMagnitude,
+  ROW_SCALED,
 } from './engine';
+
+/** A tensor in fixed-point codes. */
+export type FixedPointTensor = EncodedTensor & { readonly encoding: FixedPoint };
+
+function isRowScaled(encoding: CodeEncoding): encoding is RowScaled {
+  return encoding in ROW_SCALED;
+}
 
 /** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
 export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Engine {
@@ -49,9 +60,12 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   abstract concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
   abstract gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   abstract scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
-  abstract encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor;
-  abstract decode(x: EncodedTensor): DeviceTensor;
   abstract topK(x: DeviceTensor, count: number): SparseTensor;
+
+  /** Codes of a fixed-point encoding, as the contract packs them. */
+  protected abstract pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor;
+  /** The values that fixed-point codes stand for. */
+  protected abstract unpack(x: FixedPointTensor): DeviceTensor;
 
   /** [n] int32 → [n, depth] float32: 1 at the id, 0 elsewhere; a row of zeros for an id outside [0, depth). */
   protected abstract oneHot(ids: DeviceTensor, depth: number): DeviceTensor;
@@ -219,6 +233,24 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   }
 
   // ---- encodings, optimizer ---------------------------------------------------------------------------------------------------
+  encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
+    if (!isRowScaled(encoding)) return this.pack(x, encoding);
+    const { codes, hi } = ROW_SCALED[encoding];
+    return this.scope(() => {
+      const rows = this.rows(x);
+      const steps = this.div(this.max(this.abs(rows), 1, true), this.full([], hi));
+      // The smallest normal number changes no step from 2⁻¹⁰¹ up, and makes the codes of a row of zeros 0.
+      const scaled = this.scope(() => this.div(rows, this.affine(steps, 1, 2 ** -126)));
+      return { ...this.pack(scaled, codes), encoding, shape: x.shape, steps };
+    });
+  }
+
+  decode(x: EncodedTensor): DeviceTensor {
+    const { encoding, steps } = x;
+    if (!isRowScaled(encoding)) return this.unpack({ ...x, encoding });
+    return this.scope(() => this.reshape(this.mul(this.unpack({ ...x, encoding: ROW_SCALED[encoding].codes, shape: [steps!.size, sizeOf(x.shape) / steps!.size] }), steps!), x.shape));
+  }
+
   densify(x: SparseTensor): DeviceTensor {
     return this.scope(() => this.reshape(this.scatterAdd(x.values, x.indices, sizeOf(x.shape)), x.shape));
   }
@@ -235,7 +267,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
       const stepped = this.scope(() => this.sub(weight, this.affine(direction, rate)));
       this.free(direction);
       const w1 = o.weightDecay > 0 ? this.scope(() => this.sub(stepped, this.affine(stepped, o.lr * o.weightDecay))) : stepped;
-      const magnitude = o.magnitude ? this.relativeChange(weight, w1) : undefined;
+      const magnitude = this.updateMagnitude(o.magnitude, weight, w1);
       this.moveInto(weight, w1);
       this.moveInto(m, m1);
       this.moveInto(v, v1);
@@ -254,13 +286,48 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     for (const t of tensors) if (t.size !== size) throw new ShapeError(`${what}: a tensor of shape [${t.shape}] where ${size} elements are needed`);
   }
 
+  /** The update magnitude of a step, from the weight on both sides of it. */
+  protected updateMagnitude(kind: UpdateMagnitude | undefined, before: DeviceTensor, after: DeviceTensor): DeviceTensor | undefined {
+    if (kind === undefined) return undefined;
+    return this.scope(() => {
+      if (kind === 'mean-relative') return this.meanOver(this.abs(this.div(this.sub(before, after), before)));
+      return this.relativeNorm(this.meanSquare(before), this.meanSquare(this.sub(before, after)));
+    });
+  }
+
+  /** ‖step‖/‖weight‖ from both mean squares: sqrt(s/max(w, s)), and 0/2⁻¹²⁶ where both are 0; max(a, b) = (a + b + |a − b|)/2. */
+  protected relativeNorm(weight: DeviceTensor, step: DeviceTensor): DeviceTensor {
+    return this.scope(() => {
+      const larger = this.affine(this.add(this.add(weight, step), this.abs(this.sub(weight, step))), 0.5, 2 ** -126);
+      return this.sqrt(this.div(step, larger));
+    });
+  }
+
   /**
-   * mean(abs((before − after)/before)), a scalar. Axis by axis: a running float32 sum over all of a large table would lose the small terms
+   * W_before − W_after of the step that has just been made in place, from what it left: rate·m/(sqrt(v) + eps) + decay·stepped, stepped = W_after/(1 − decay). A scope for each operation: at most three
+   * tensors of the weight's size at once.
+   */
+  protected stepMade({ weight, m, v }: AdamWState, { eps }: AdamWOptions, rate: number, decay: number): DeviceTensor {
+    return this.scope(() => {
+      const direction = this.scope(() => this.div(m, this.scope(() => this.affine(this.sqrt(v), 1, eps))));
+      const adam = this.scope(() => this.affine(direction, rate));
+      this.free(direction);
+      return decay > 0 ? this.add(adam, this.affine(weight, decay / (1 - decay))) : adam;
+    });
+  }
+
+  /** Mean of x², a scalar. */
+  protected meanSquare(x: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.meanOver(this.mul(x, x)));
+  }
+
+  /**
+   * Mean of all elements, a scalar. Axis by axis: a running float32 sum over all of a large table would lose the small terms
    * (16 million equal ones in one go come out 2 % short on wasm).
    */
-  protected relativeChange(before: DeviceTensor, after: DeviceTensor): DeviceTensor {
+  private meanOver(x: DeviceTensor): DeviceTensor {
     return this.scope(() => {
-      let mean = this.abs(this.div(this.sub(before, after), before));
+      let mean = this.share(x);
       while (mean.shape.length > 0) mean = this.mean(mean, -1);
       return mean;
     });

@@ -57,29 +57,51 @@ export interface MemoryReport {
  * - `q3.4`: signed 8 bits, [−8, 7.9375], steps of 1/16: linear inputs, attention operands
  * - `q0.8`: unsigned 8 bits, [0, 255/256], steps of 1/256: attention probabilities
  * - `q2.1`: signed 4 bits, [−4, 3.5], steps of 1/2: GELU inputs
+ * - `q7.0`, `q8.0`: whole numbers of 8 bits, signed and unsigned: what the row-scaled encodings are made of
  */
-export type FixedPoint = 'q3.4' | 'q0.8' | 'q2.1';
+export type FixedPoint = 'q3.4' | 'q0.8' | 'q2.1' | 'q7.0' | 'q8.0';
 
 /** What each fixed-point encoding is made of. */
 export const FIXED_POINT: Readonly<Record<FixedPoint, { bits: 4 | 8; scale: number; lo: number; hi: number }>> = {
   'q3.4': { bits: 8, scale: 16, lo: -128, hi: 127 },
   'q0.8': { bits: 8, scale: 256, lo: 0, hi: 255 },
   'q2.1': { bits: 4, scale: 2, lo: -8, hi: 7 },
+  'q7.0': { bits: 8, scale: 1, lo: -128, hi: 127 },
+  'q8.0': { bits: 8, scale: 1, lo: 0, hi: 255 },
 };
 
 /**
+ * Encodings whose step is a row's own: step = max(abs(row))/hi, code = roundHalfEven(x/step), value = code·step; a row is the last dimension. Nothing clips, whatever the range of the values, and the
+ * error of an element is at most half a step; costs 4 bytes a row for the step.
+ * - `q8-row`: signed 8 bits, codes in [−127, 127]: attention operands, linear inputs
+ * - `u8-row`: unsigned 8 bits, codes in [0, 255]: attention probabilities
+ */
+export type RowScaled = 'q8-row' | 'u8-row';
+
+/** The codes of each row-scaled encoding, and the largest one. */
+export const ROW_SCALED: Readonly<Record<RowScaled, { codes: FixedPoint; hi: number }>> = {
+  'q8-row': { codes: 'q7.0', hi: 127 },
+  'u8-row': { codes: 'q8.0', hi: 255 },
+};
+
+/** Everything that `encode` writes. */
+export type CodeEncoding = FixedPoint | RowScaled;
+
+/**
  * A tensor in packed codes. The bytes of the codes lie in row-major order in little-endian int32 words, the last word filled up with zero bytes.
- * 8-bit codes: one byte an element (two's complement for `q3.4`). 4-bit codes: byte i = (code[i] + 8)·16 + (code[i + half] + 8), half =
+ * 8-bit codes: one byte an element (two's complement for signed ones). 4-bit codes: byte i = (code[i] + 8)·16 + (code[i + half] + 8), half =
  * ceil(size/2) (the authors' layout: first half of the flattened codes in the high nibble; a missing last element counts as code −8).
  */
 export interface EncodedTensor {
-  readonly encoding: FixedPoint;
+  readonly encoding: CodeEncoding;
   /** Shape of the tensor that was encoded. */
   readonly shape: readonly number[];
   /** int32 [ceil(payloadBytes / 4)]. */
   readonly words: DeviceTensor;
   /** Bytes that carry codes; `words.bytes` minus this (0 to 3) is padding to the word. */
   readonly payloadBytes: number;
+  /** Of a row-scaled encoding: the step of each row, float32 [rows, 1]. */
+  readonly steps?: DeviceTensor;
 }
 
 /** The largest elements of a tensor, by absolute value; all others count as 0. */
@@ -115,6 +137,13 @@ export interface AdamWState {
   readonly v: DeviceTensor;
 }
 
+/**
+ * How far a step moved a weight, as one number:
+ * - `mean-relative`: mean(abs((W_before − W_after)/W_before)), SlimFit's distance: the smallest weights decide it; NaN where a weight of 0 did not move, infinite where one did
+ * - `relative-l2`: ‖W_before − W_after‖/‖W_before‖, the same for a weight of any scale, and finite: 1 where the step is larger than the weight was (a weight of zeros), 0 where nothing moved
+ */
+export type UpdateMagnitude = 'mean-relative' | 'relative-l2';
+
 /** Numbers of one AdamW step. */
 export interface AdamWOptions {
   readonly lr: number;
@@ -124,8 +153,8 @@ export interface AdamWOptions {
   readonly weightDecay: number;
   /** This parameter's own count of updates, this one included (from 1). */
   readonly step: number;
-  /** Whether to compute the update magnitude; costs a transient copy of this one weight. */
-  readonly magnitude: boolean;
+  /** Which update magnitude to compute; costs up to three transient tensors of the size of this one weight, where it is not fused with the step. */
+  readonly magnitude: UpdateMagnitude | undefined;
 }
 
 /** Result of a loss: the mean over the counted elements, and its gradient. */
@@ -272,7 +301,7 @@ export interface Engine {
   meanSquaredError(x: DeviceTensor, target: DeviceTensor): LossResult;
 
   // ---- encodings ---------------------------------------------------------------------------------------------------------------
-  encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor;
+  encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor;
   /** float32, of the original shape; equal to the bit on every engine. */
   decode(x: EncodedTensor): DeviceTensor;
   /** The `count` elements of largest absolute value of the whole tensor; of equal ones, those of lower index first. */
@@ -284,8 +313,7 @@ export interface Engine {
   /**
    * One AdamW step in the older Hugging Face form: m ← β1·m + (1−β1)·g; v ← β2·v + (1−β2)·g²; w ← w − lr·sqrt(1−β2ⁿ)/(1−β1ⁿ)·m/(sqrt(v)+eps);
    * **then** w ← w − lr·weightDecay·w. Replaces the values of `state` in place (same tensors, new values).
-   * @returns with `magnitude`, a scalar tensor: the update magnitude mean(abs((w_before − w_after)/w_before)) (SlimFit's distance): NaN where a
-   *   weight of 0 did not move, infinite where it did; else undefined.
+   * @returns with `magnitude`, a scalar tensor: that update magnitude; else undefined.
    */
   adamwStep(state: AdamWState, grad: DeviceTensor, options: AdamWOptions): DeviceTensor | undefined;
 }

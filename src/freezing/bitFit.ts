@@ -15,6 +15,7 @@ export interface BitFitOptions {
 /** BitFit's policy. */
 export class BitFit extends TrackingPolicy {
   readonly name = 'bitfit';
+  readonly freezesBiases = false;
   readonly label: string;
   private readonly frozen: readonly number[];
 

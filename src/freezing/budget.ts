@@ -17,7 +17,7 @@ export function leastBytes(keeps: KeptBytes | undefined, budgetBytes: number): a
     throw new InvalidArgumentError('a memory budget needs the bytes of a step beforehand: a model with `predictActivations`, and a data source with `shape`');
   const least = keeps(new Set());
   if (least > budgetBytes)
-    throw new InvalidArgumentError(`budgetBytes is ${budgetBytes}, but a step on this batch keeps ${least} bytes even when no layer trains but what the user thawed (biases do): the smallest budget that it can meet is ${least}`);
+    throw new InvalidArgumentError(`budgetBytes is ${budgetBytes}, but a step on this batch keeps ${least} bytes even when no layer trains but what the user thawed: the smallest budget that it can meet is ${least}`);
 }
 
 /** Adds layers to those that train, in this order, as long as the budget holds. A layer that does not fit is passed over. */

@@ -2,7 +2,7 @@
  * The knapsack of layers: Fed-piLot's assignment (Zhang et al. 2024, arXiv 2410.10200: of LoRA modules under each client's memory, valued by an information-gain score), here of layers under a budget
  * of activation bytes, valued by the progress that their training can be expected to make. Where each weight moves by about the learning rate, as under Adam, the loss falls to first order by
  * lr·‖g‖₁, and ‖g‖₁ ≤ √n·‖g‖₂ over n weights: the value of a layer is √n·‖g‖₂ of the step in which it last trained. Layers that have not trained yet come before all others, in a random order, so
- * that each gets a value. Biases always train.
+ * that each gets a value. Where the trainer freezes biases too, the bytes of a step are no sum over its layers, but of the lowest that trains: the choice is then a good one, not the best, and keeps to the budget.
  */
 import { Random } from '../random';
 import { formatBytes } from '../units';
@@ -80,10 +80,10 @@ export class KnapsackFreezing extends TrackingPolicy {
     const { groups, free } = trainingCosts(layers.length, keeps, (l) => values[l]);
     const trained = new Set(free);
     const chosen = solveKnapsack(groups, budgetBytes - keeps(trained));
-    const byValue = [...chosen].sort((a, b) => values[b] - values[a] || a - b);
-    // What the sums said, if the bytes of a step are such sums (those of every model here are); then what fits for nothing beside the choice, such as a key beside a query.
-    addWhileFitting(trained, byValue, keeps, budgetBytes);
-    addWhileFitting(trained, groups.flatMap((g) => (g.items.some((i) => trained.has(i.id)) ? g.items.filter((i) => i.cost === 0).map((i) => i.id) : [])), keeps, budgetBytes);
+    const byValue = (of: Iterable<number>) => [...of].sort((a, b) => values[b] - values[a] || a - b);
+    // What the sums said, as far as the bytes of a step are such sums (they are where biases always train); then what fits beside the choice: a key beside a query, and, where bytes are no sum, more.
+    addWhileFitting(trained, byValue(chosen), keeps, budgetBytes);
+    addWhileFitting(trained, byValue(layers.keys()), keeps, budgetBytes);
     return others(layers, trained);
   }
 

@@ -1,6 +1,7 @@
 /**
  * Inter-layer scheduling under a memory budget: instead of a fixed number of layers (SlimFit, Ardakani et al. 2024, Algorithm 1), those of largest update magnitude train that fit a number of activation
- * bytes. Layers are tried from the largest magnitude down; one that does not fit is passed over for the next. Magnitudes and their initial draw are those of inter-layer scheduling; biases always train.
+ * bytes. Layers are tried from the largest magnitude down; one that does not fit is passed over for the next. Magnitudes and their initial draw are those of inter-layer scheduling.
+ * Where the trainer freezes biases too, a layer's bytes are also those of reaching it: all that is kept from there up.
  */
 import { formatBytes } from '../units';
 import { addWhileFitting, checkBudget, leastBytes, others } from './budget';

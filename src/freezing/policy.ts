@@ -41,7 +41,10 @@ export interface FreezePolicy {
   readonly name: string;
   /** Name of a run under this policy in tables and figures that compare runs. Default: `name`. */
   readonly label?: string;
-  /** Whether the bias of a frozen layer is frozen with it: then nothing is kept below the lowest layer that trains. Default false: biases always train, as in the paper. */
+  /**
+   * Whether the bias of a frozen layer is frozen with it: then nothing is kept below the lowest layer that trains. `true` freezes biases whatever the trainer's option `frozenBiases` says; `false`, for a
+   * policy that lives by its biases, lets them train unless that option is given. Default: up to the trainer, whose biases always train, as in the paper, but in mode 'tuned'.
+   */
   readonly freezesBiases?: boolean;
   /** Whether `observe` is to be told the norms of the gradients; costs a transient copy of one gradient at a time. Default false. */
   readonly wantsGradientNorms?: boolean;

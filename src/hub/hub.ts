@@ -15,7 +15,7 @@ export interface HubModelOptions extends HubOptions {
 }
 
 /** What is read beside config and weights, where a repository has it. */
-const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'vocab.txt', 'special_tokens_map.json', 'added_tokens.json', 'preprocessor_config.json'];
+const BESIDE = ['tokenizer.json', 'tokenizer_config.json', 'vocab.txt', 'vocab.json', 'merges.txt', 'special_tokens_map.json', 'added_tokens.json', 'preprocessor_config.json'];
 /** Weights in formats that are not loaded. */
 const OTHER_WEIGHTS = /^(pytorch_model.*\.bin(\.index\.json)?|tf_model\.h5|flax_model\.msgpack|model\.ckpt.*|.*\.(pt|pth))$/;
 

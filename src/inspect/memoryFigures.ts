@@ -13,10 +13,13 @@ import { formatBytes, MIB } from '../units';
 const KIND_COLOURS: Readonly<Record<string, string>> = {
   'static, q3.4': COLOURS.blue,
   'static, q0.8': COLOURS.sky,
+  'static, q8-row': COLOURS.blue,
+  'static, u8-row': COLOURS.sky,
   'static, q2.1': COLOURS.green,
   'static, float32': '#004466',
   'dynamic, float32': COLOURS.vermilion,
   'dynamic, q3.4': COLOURS.orange,
+  'dynamic, q8-row': COLOURS.orange,
   'quasi-static, top10': COLOURS.purple,
   'quasi-static, float32': '#882255',
 };

@@ -19,6 +19,8 @@ interface Axis {
 const WIDTH = 760;
 /** Characters shown of a category. */
 const LONGEST_NAME = 32;
+/** Room beside the plot for a second axis: its numbers, and its title at the edge. */
+const SECOND_AXIS = 56;
 /** Height of a line of the legend. */
 const LEGEND_ROW = 15;
 const FONT = 'font-family="sans-serif" font-size="11" fill="#7f7f7f"';
@@ -40,7 +42,8 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
   const longest = ys.reduce<number>((n, y) => (typeof y === 'string' ? Math.max(n, y.length) : n), 0);
   const named = data.filter((t) => typeof t.name === 'string' && t.showlegend !== false);
   const legendRows = wrapLegend(layout.showlegend !== false && (named.length > 1 || layout.showlegend === true) ? named : []);
-  const box = { left: Math.max(64, 24 + 6 * Math.min(longest, LONGEST_NAME)), right: WIDTH - 24, top: 64 + LEGEND_ROW * Math.max(0, legendRows.length - 1), bottom: height - 48 };
+  const second = data.filter((t) => t.yaxis === 'y2');
+  const box = { left: Math.max(64, 24 + 6 * Math.min(longest, LONGEST_NAME)), right: WIDTH - 24 - (second.length > 0 ? SECOND_AXIS : 0), top: 64 + LEGEND_ROW * Math.max(0, legendRows.length - 1), bottom: height - 48 };
   const main = data.filter((t) => t.yaxis !== 'y2');
   const stacked = layout.barmode === 'stack';
   const x = axisOf(main.flatMap((t) => list(t.x)), layout.xaxis, box.left, box.right, valueExtent(main, 'x', stacked));
@@ -58,15 +61,16 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
     else if (t.type === 'bar') parts.push(bars(t, x, y, stacked ? bases : new Map(), layout.barmode === 'group' ? { place: grouped.indexOf(t), of: grouped.length } : { place: 0, of: 1 }));
     else parts.push(line(t, x, y));
   }
-  const second = data.filter((t) => t.yaxis === 'y2');
+  const upright = (text: string, at: number) => `<text transform="translate(${at} ${(box.top + box.bottom) / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(text)}</text>`;
   if (second.length > 0) {
     const y2 = axisOf(second.flatMap((t) => list(t.y)), layout.yaxis2, box.bottom, box.top, valueExtent(second, 'y', false));
     for (const t of second) parts.push(line(t, x, y2));
-    for (const { value, text } of y2.ticks()) parts.push(label(text, box.right + 2, y2.at(value) + 4, 'start'));
+    for (const { value, text } of y2.ticks()) parts.push(label(text, box.right + 4, y2.at(value) + 4, 'start'));
+    parts.push(upright(titleOf(layout.yaxis2), WIDTH - 10));
   }
   if (notDrawn.length > 0) parts.push(label(`no static picture of: ${notDrawn.join(', ')}`, (box.left + box.right) / 2, (box.top + box.bottom) / 2, 'middle'));
   legendRows.forEach((row, r) => {
-    let at = box.right - row.reduce((w, t) => w + legendWidth(t), 0);
+    let at = WIDTH - 24 - row.reduce((w, t) => w + legendWidth(t), 0);
     for (const t of row) {
       parts.push(`<rect x="${(at + 10).toFixed(1)}" y="${41 + LEGEND_ROW * r}" width="10" height="10" fill="${colourOf(t)}"/>`, label(String(t.name), at + 24, 50 + LEGEND_ROW * r, 'start'));
       at += legendWidth(t);
@@ -77,7 +81,7 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
     (box.left + box.right) / 2,
     height - 10,
     'middle',
-  )}<text transform="translate(14 ${(box.top + box.bottom) / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(titleOf(layout.yaxis))}</text></svg>`;
+  )}${upright(titleOf(layout.yaxis), 14)}</svg>`;
 }
 
 const legendWidth = (t: Trace): number => 30 + 6.2 * String(t.name).length;

@@ -1,11 +1,11 @@
 /**
- * Bytes that BERT, or a text encoder that computes the same under other names, keeps between forward and backward, from its shapes alone (encoderLayerBytes.ts). Outside the encoder, N = B·T tokens, H
+ * Bytes that BERT, or a text encoder that computes the same under other names, keeps between forward and backward, from its shapes alone (keptActivations.ts). Outside the encoder, N = B·T tokens, H
  * hidden: the embeddings' LayerNorm; of a classification head 4BH for the activation, and 4BH for each of its linear maps that trains on an input of its own; of a span head 4NH when it trains.
  */
 import type { TextConfig } from '../hub/config';
 import { embeddingName, TEXT_NAMES } from '../hub/textNames';
-import type { ActivationMode } from '../tape/scheme';
-import { type EncoderPart, encoderPartBytes, type KeepingPart, keptFromLowest, layerNormBytes } from './encoderLayerBytes';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
+import { KeptActivations, type PlannedActivation, PlannedTensor, type TrainingSet } from './keptActivations';
 
 /** Where the bytes are. */
 export interface ActivationBytes {
@@ -26,64 +26,57 @@ export function byPart({ embeddings, encoderLayers, head, total }: ActivationByt
   return { total, parts: { embeddings, ...Object.fromEntries(encoderLayers.map((bytes, i) => [`layer ${i}`, bytes])), head } };
 }
 
+/** Sums of what is kept. */
+export function bytesOf(entries: readonly PlannedActivation[], layers: number): ActivationBytes {
+  const parts = new Map<string, number>();
+  for (const { part, bytes } of entries) parts.set(part, (parts.get(part) ?? 0) + bytes);
+  const of = (part: string) => parts.get(part) ?? 0;
+  const encoderLayers = Array.from({ length: layers }, (_, i) => of(`layer ${i}`));
+  return { embeddings: of('embeddings'), encoderLayers, head: of('head'), total: [...parts.values()].reduce((a, b) => a + b, 0) };
+}
+
 /** What is asked about. */
-export interface ActivationBytesQuery {
+export interface ActivationBytesQuery extends TrainingSet {
   readonly config: TextConfig;
   readonly batchSize: number;
   readonly length: number;
-  readonly mode: ActivationMode;
-  /** Whether a weight, by Hugging Face name, trains. */
-  readonly trains: (name: string) => boolean;
-  /** Whether a bias, by Hugging Face name, trains. Default: all do, as in the paper. */
-  readonly biasTrains?: (name: string) => boolean;
+  /** A scheme, or its name. */
+  readonly mode: ActivationMode | ActivationScheme;
   /** Default: sequence classification. */
   readonly head?: 'sequence classification' | 'question answering';
   /** Whether dropout acts between a classification head's two linear maps: its output is then a tensor of its own. Default false. */
   readonly dropout?: boolean;
 }
 
-/** Bytes kept, by part of the model. Where biases do not train, backward ends at the lowest part that does. */
-export function bertActivationBytes({ config: c, batchSize: B, length: T, mode, trains, biasTrains = () => true, head: kind, dropout = false }: ActivationBytesQuery): ActivationBytes {
-  const names = TEXT_NAMES[c.modelType];
-  const H = c.hiddenSize;
-  const N = B * T;
-  const weight = (module: string) => trains(`${module}.weight`);
-  const either = (module: string) => weight(module) || biasTrains(`${module}.bias`);
-  const tables = (['word_embeddings', 'position_embeddings', 'token_type_embeddings'] as const).map((t) => embeddingName(names, t));
-  const norm = embeddingName(names, 'LayerNorm');
-  const embeddings: KeepingPart[] = [
-    { bytes: 0, trains: tables.slice(0, c.typeVocabSize > 0 ? 3 : 2).some(weight) },
-    { bytes: layerNormBytes(N, H, mode, weight(norm)), trains: either(norm) },
-  ];
-  const shape = { batchSize: B, tokens: T, hiddenSize: H, intermediateSize: c.intermediateSize, heads: c.numAttentionHeads, mode };
-  const encoder = Array.from({ length: c.numHiddenLayers }, (_, i): KeepingPart[] => {
-    const at = (part: string) => `${names.layers}.${i}.${part}`;
-    const { query, key, value, attentionOutput, attentionNorm, up, down, outputNorm } = names.layer;
-    const modules: Record<EncoderPart, string[]> = { projections: [at(query), at(key), at(value)], attentionOutput: [at(attentionOutput)], firstNorm: [at(attentionNorm)], up: [at(up)], down: [at(down)], secondNorm: [at(outputNorm)] };
-    const on = (part: EncoderPart) => modules[part].some(weight);
-    const bytes = encoderPartBytes(shape, { projections: on('projections'), attentionOutput: on('attentionOutput'), up: on('up'), down: on('down'), norms: [on('firstNorm'), on('secondNorm')] });
-    return POST_NORM.map((part) => ({ bytes: bytes[part], trains: modules[part].some(either) }));
-  });
-  const onFirstToken = (): KeepingPart[] => {
-    // The activation's output, always; the input of the linear below it, and that of the one above where dropout stands between.
-    const { dense, out } = names.classifier;
-    const pooled = 4 * B * H;
-    return [
-      { bytes: pooled + (weight(dense) ? pooled : 0), trains: either(dense) },
-      { bytes: dropout && weight(out) ? pooled : 0, trains: either(out) },
-    ];
-  };
-  const head = kind === 'question answering' ? [{ bytes: weight('qa_outputs') ? 4 * N * H : 0, trains: either('qa_outputs') }] : onFirstToken();
-  return bytesByPart(embeddings, encoder, head);
+/** Everything kept, in the order of forward. */
+export function bertActivations({ config: c, batchSize: B, length: T, mode, head, dropout = false, ...training }: ActivationBytesQuery): PlannedActivation[] {
+  const kept = new KeptActivations(mode, training);
+  const { hiddenSize: H, intermediateSize: F, numAttentionHeads: heads } = c;
+  const { layers, layer: names, classifier } = TEXT_NAMES[c.modelType];
+  const embedding = (part: Parameters<typeof embeddingName>[1]) => embeddingName(TEXT_NAMES[c.modelType], part);
+  const tables = (['word_embeddings', 'position_embeddings', ...(c.typeVocabSize > 0 ? (['token_type_embeddings'] as const) : [])] as const).map((t) => `${embedding(t)}.weight`);
+  let x = kept.layerNorm(embedding('LayerNorm'), new PlannedTensor(B * T * H, H, tables.some(training.trains)));
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    kept.begin(`layer ${i}`);
+    const at = (part: string) => `${layers}.${i}.${part}`;
+    x = kept.sum(x);
+    const modules = { query: at(names.query), key: at(names.key), value: at(names.value), attention: at(names.attention) };
+    const context = kept.attention({ ...modules, batchSize: B, tokens: T, hiddenSize: H, heads }, x);
+    const attended = kept.layerNorm(at(names.attentionNorm), kept.sum(kept.linear(at(names.attentionOutput), context, H), x));
+    const hidden = kept.gelu(at(names.mlp), kept.linear(at(names.up), attended, F));
+    x = kept.layerNorm(at(names.outputNorm), kept.sum(kept.linear(at(names.down), hidden, H, kept.scheme.downProjectionInput), attended));
+  }
+  kept.begin('head');
+  if (head === 'question answering') kept.linear('qa_outputs', x, 2);
+  else {
+    const dense = kept.linear(classifier.dense, new PlannedTensor(B * H, H, x.needsGrad), H);
+    const pooled = kept.fromOutput(classifier.activationModule, classifier.activation === 'tanh' ? 'tanh output' : 'ReLU output', dense);
+    kept.linear(classifier.out, dropout ? kept.sum(pooled) : pooled, c.numLabels);
+  }
+  return kept.entries;
 }
 
-/** Order of the parts of an encoder layer that normalises after each half. */
-const POST_NORM: readonly EncoderPart[] = ['projections', 'attentionOutput', 'firstNorm', 'up', 'down', 'secondNorm'];
-
-/** Sums of what a model's parts keep, in the order of forward. */
-export function bytesByPart(embeddings: readonly KeepingPart[], encoder: readonly (readonly KeepingPart[])[], head: readonly KeepingPart[]): ActivationBytes {
-  const kept = keptFromLowest([...embeddings, ...encoder.flat(), ...head]);
-  const take = (parts: readonly KeepingPart[]) => kept.splice(0, parts.length).reduce((a, b) => a + b, 0);
-  const bytes = { embeddings: take(embeddings), encoderLayers: encoder.map(take), head: take(head) };
-  return { ...bytes, total: bytes.embeddings + bytes.encoderLayers.reduce((a, b) => a + b, 0) + bytes.head };
+/** Bytes kept, by part of the model. */
+export function bertActivationBytes(query: ActivationBytesQuery): ActivationBytes {
+  return bytesOf(bertActivations(query), query.config.numHiddenLayers);
 }

@@ -1,56 +1,45 @@
 /**
- * Bytes that a vision transformer keeps between forward and backward, from its shapes alone (encoderLayerBytes.ts). Outside the encoder: pixels 4·B·C·I² when the patch projection trains; the final
+ * Bytes that a vision transformer keeps between forward and backward, from its shapes alone (keptActivations.ts). Outside the encoder: pixels 4·B·C·I² when the patch projection trains; the final
  * LayerNorm and the classifier see the class token only, 4BH each (the authors' code keeps all tokens, and the pixels always).
  */
 import { type ViTConfig, vitTokens } from '../hub/vitConfig';
-import type { ActivationMode } from '../tape/scheme';
-import { type ActivationBytes, bytesByPart } from './activationBytes';
-import { type EncoderPart, encoderPartBytes, type KeepingPart, layerNormBytes } from './encoderLayerBytes';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
+import { type ActivationBytes, bytesOf } from './activationBytes';
+import { KeptActivations, type PlannedActivation, PlannedTensor, type TrainingSet } from './keptActivations';
 
 /** What is asked about. */
-export interface ViTActivationBytesQuery {
+export interface ViTActivationBytesQuery extends TrainingSet {
   readonly config: ViTConfig;
   readonly batchSize: number;
-  readonly mode: ActivationMode;
-  /** Whether a weight, by Hugging Face name, trains. */
-  readonly trains: (name: string) => boolean;
-  /** Whether a bias, by Hugging Face name, trains. Default: all do, as in the paper. */
-  readonly biasTrains?: (name: string) => boolean;
+  /** A scheme, or its name. */
+  readonly mode: ActivationMode | ActivationScheme;
 }
 
-/** Bytes kept, by part of the model. Where biases do not train, backward ends at the lowest part that does. */
-export function vitActivationBytes({ config: c, batchSize: B, mode, trains, biasTrains = () => true }: ViTActivationBytesQuery): ActivationBytes {
-  const base = c.modelType;
-  const weight = (module: string) => trains(`${module}.weight`);
-  const either = (module: string) => weight(module) || biasTrains(`${module}.bias`);
-  const projection = `${base}.embeddings.patch_embeddings.projection`;
-  const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'];
-  const embeddings: KeepingPart[] = [
-    { bytes: weight(projection) ? 4 * B * c.numChannels * c.imageSize ** 2 : 0, trains: either(projection) },
-    { bytes: 0, trains: learned.some((n) => trains(`${base}.embeddings.${n}`)) },
-  ];
-  const shape = { batchSize: B, tokens: vitTokens(c), hiddenSize: c.hiddenSize, intermediateSize: c.intermediateSize, heads: c.numAttentionHeads, mode };
-  const encoder = Array.from({ length: c.numHiddenLayers }, (_, i): KeepingPart[] => {
+/** Everything kept, in the order of forward. */
+export function vitActivations({ config: c, batchSize: B, mode, ...training }: ViTActivationBytesQuery): PlannedActivation[] {
+  const kept = new KeptActivations(mode, training);
+  const { modelType: base, hiddenSize: H, intermediateSize: F, numAttentionHeads: heads, numChannels, imageSize, patchSize } = c;
+  const tokens = vitTokens(c);
+  const width = numChannels * patchSize ** 2;
+  const patches = kept.linear(`${base}.embeddings.patch_embeddings.projection`, new PlannedTensor(B * numChannels * imageSize ** 2, width, false), H, 'float32', 'pixels');
+  const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'].some((t) => training.trains(`${base}.embeddings.${t}`));
+  let x = new PlannedTensor(B * tokens * H, H, patches.needsGrad || learned);
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    kept.begin(`layer ${i}`);
     const at = (part: string) => `${base}.encoder.layer.${i}.${part}`;
-    const modules: Record<EncoderPart, string[]> = {
-      projections: ['query', 'key', 'value'].map((n) => at(`attention.attention.${n}`)),
-      attentionOutput: [at('attention.output.dense')],
-      firstNorm: [at('layernorm_before')],
-      up: [at('intermediate.dense')],
-      down: [at('output.dense')],
-      secondNorm: [at('layernorm_after')],
-    };
-    const on = (part: EncoderPart) => modules[part].some(weight);
-    const bytes = encoderPartBytes(shape, { projections: on('projections'), attentionOutput: on('attentionOutput'), up: on('up'), down: on('down'), norms: [on('firstNorm'), on('secondNorm')] });
-    return PRE_NORM.map((part) => ({ bytes: bytes[part], trains: modules[part].some(either) }));
-  });
-  const head: KeepingPart[] = [
-    // The final LayerNorm always trains.
-    { bytes: layerNormBytes(B, c.hiddenSize, mode, true), trains: true },
-    { bytes: weight('classifier') ? 4 * B * c.hiddenSize : 0, trains: either('classifier') },
-  ];
-  return bytesByPart(embeddings, encoder, head);
+    const [query, key, value] = ['query', 'key', 'value'].map((n) => at(`attention.attention.${n}`));
+    const before = kept.layerNorm(at('layernorm_before'), x);
+    const context = kept.attention({ query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads }, before);
+    const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H), x);
+    const hidden = kept.gelu(at('intermediate'), kept.linear(at('intermediate.dense'), kept.layerNorm(at('layernorm_after'), attended), F));
+    x = kept.sum(kept.linear(at('output.dense'), hidden, H, kept.scheme.downProjectionInput), attended);
+  }
+  kept.begin('head');
+  kept.linear('classifier', kept.layerNorm(`${base}.layernorm`, new PlannedTensor(B * H, H, x.needsGrad), true), c.numLabels);
+  return kept.entries;
 }
 
-/** Order of the parts of an encoder layer that normalises before each half. */
-const PRE_NORM: readonly EncoderPart[] = ['firstNorm', 'projections', 'attentionOutput', 'secondNorm', 'up', 'down'];
+/** Bytes kept, by part of the model. */
+export function vitActivationBytes(query: ViTActivationBytesQuery): ActivationBytes {
+  return bytesOf(vitActivations(query), query.config.numHiddenLayers);
+}

@@ -4,8 +4,9 @@ import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer, LayerKind } from '../freezing/layer';
 import type { ForwardContext } from '../nn/context';
 import type { ActivationPrediction } from '../memory/activationBytes';
+import type { TrainingSet } from '../memory/keptActivations';
 import { Parameter } from '../tape/parameter';
-import type { ActivationMode } from '../tape/scheme';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 import type { Variable } from '../tape/tape';
 import { Random } from '../random';
 
@@ -13,7 +14,7 @@ import { Random } from '../random';
 export interface ParameterSpec {
   readonly name: string;
   readonly shape: readonly number[];
-  /** `bias`: never frozen in paper mode; the others are freezable layers unless `alwaysTrains`. */
+  /** `bias`: never frozen in paper mode, with its weight where the trainer has `frozenBiases`; the others are freezable layers unless `alwaysTrains`. */
   readonly kind: LayerKind | 'bias';
   readonly init: 'normal' | 'ones' | 'zeros' | 'sinusoid';
   /** Not among the freezable layers although it is a weight (ViT's final LayerNorm). */
@@ -86,12 +87,9 @@ export interface ModelOutput {
 }
 
 /** What decides how many bytes a step keeps, beside the shapes. */
-export interface ActivationPlan {
-  readonly mode: ActivationMode;
+export interface ActivationPlan extends TrainingSet {
+  readonly mode: ActivationMode | ActivationScheme;
   readonly dropout: boolean;
-  readonly trains: (weightName: string) => boolean;
-  /** Whether a bias trains. Default: all do, as in the paper; where some do not, nothing is kept below the lowest part that trains. */
-  readonly biasTrains?: (biasName: string) => boolean;
 }
 
 /** Float32 values by parameter name. */
@@ -102,6 +100,11 @@ export function freezableLayersOf(specs: readonly ParameterSpec[], alwaysTrain: 
   return specs
     .filter((s) => s.kind !== 'bias' && !s.alwaysTrains && !alwaysTrain.includes(s.name))
     .map((s, index) => ({ index, name: s.name, kind: s.kind as LayerKind, shape: s.shape, parameters: s.shape.reduce((a, b) => a * b, 1) }));
+}
+
+/** Name of the weight that a bias belongs to; another name stays as it is. */
+export function weightOfBias(name: string): string {
+  return name.replace(/\.bias$/, '.weight');
 }
 
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
@@ -141,7 +144,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Bytes that a training step on a batch of this shape would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
-   * @param plan how activations are kept, whether dropout acts, which weights and biases (by Hugging Face name) train
+   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train, and whether biases freeze with them
    */
   predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;

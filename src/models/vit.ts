@@ -4,7 +4,7 @@
  * LayerNorm always trains.
  */
 import { chooseEngine } from '../engine/choose';
-import type { Engine } from '../engine/engine';
+import type { DeviceTensor, Engine } from '../engine/engine';
 import { InvalidArgumentError, ShapeError } from '../errors';
 import { defaultLabels } from '../hub/configFields';
 import { readConfig, readWeights, writeFolder } from '../hub/folder';
@@ -193,8 +193,8 @@ export class ViTForImageClassification extends Model<ImageBatch> {
     return { examples: batchSize, tokens: batchSize * vitTokens(this.config) };
   }
 
-  override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains, biasTrains }: ActivationPlan): ActivationPrediction {
-    return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains, biasTrains }));
+  override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains, frozenBiases }: ActivationPlan): ActivationPrediction {
+    return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains, frozenBiases }));
   }
 
   /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the image processor's settings if they are given. */
@@ -208,15 +208,11 @@ export class ViTForImageClassification extends Model<ImageBatch> {
   forward(ctx: ForwardContext, batch: ImageBatch): Variable {
     const { engine, tape } = ctx;
     const { config: c } = this;
-    const { batchSize: B, channels, height, width, pixelValues } = batch;
+    const { batchSize: B, channels, height, width } = batch;
     if (channels !== c.numChannels || height !== c.imageSize || width !== c.imageSize)
       throw new ShapeError(`images of ${channels}×${height}×${width}, but the model takes ${c.numChannels}×${c.imageSize}×${c.imageSize}: resize them, or load the model with imageSize`);
-    if (B < 1 || pixelValues.length !== B * channels * height * width)
-      throw new ShapeError(`pixelValues has ${pixelValues.length} values, expected ${B}·${channels}·${height}·${width}, of at least 1 image`);
-    const patches = cutPatches(pixelValues, [B, channels, height, width], c.patchSize);
     let x = engine.scope(() => {
-      const uploaded = engine.upload(patches, [B, (height / c.patchSize) ** 2, channels * c.patchSize ** 2]);
-      const embedded = addToEach(ctx, prependTokens(ctx, this.tokens, this.projection.forward(ctx, uploaded)), this.positions);
+      const embedded = addToEach(ctx, prependTokens(ctx, this.tokens, this.projection.forward(ctx, this.uploadPatches(batch))), this.positions);
       return dropout(ctx, embedded, c.hiddenDropoutProb);
     });
     for (const layer of this.encoder) {
@@ -232,6 +228,14 @@ export class ViTForImageClassification extends Model<ImageBatch> {
       engine.free(x.tensor);
       return this.classifier.forward(ctx, this.finalNorm.forward(ctx, token));
     });
+  }
+
+  /** The images' patches on the device, [B, n, C·P·P]. @throws ShapeError */
+  protected uploadPatches({ pixelValues, batchSize: B, channels, height, width }: ImageBatch): DeviceTensor {
+    if (B < 1 || pixelValues.length !== B * channels * height * width)
+      throw new ShapeError(`pixelValues has ${pixelValues.length} values, expected ${B}·${channels}·${height}·${width}, of at least 1 image`);
+    const { patchSize: P } = this.config;
+    return this.engine.upload(cutPatches(pixelValues, [B, channels, height, width], P), [B, (height / P) * (width / P), channels * P ** 2]);
   }
 
   forwardWithLoss(ctx: ForwardContext, batch: ImageBatch): ModelOutput {

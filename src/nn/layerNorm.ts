@@ -43,7 +43,7 @@ export class LayerNorm {
     const keptX = tape.keep(x.tensor, { ...reason, what: 'input' });
     // Plain fine-tuning keeps mean and 1/std beside x; the authors' LayerNorm computes them again from x.
     const keptStats =
-      scheme.mode === 'exact'
+      scheme.layerNormStatistics === 'kept'
         ? engine.scope(() => {
             const stats = engine.rowStats(x.tensor, backwardEps);
             return [

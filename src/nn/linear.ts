@@ -3,7 +3,7 @@
  * Backward: dx = g·W and db = Σg always; dW = gᵀ·x only when W trains. So x is a *dynamic* activation: kept only then (paper §3.1),
  * in float32 or, for the MLP's down projection, in 8 bits (load balancing, paper §3.3).
  */
-import type { FixedPoint } from '../engine/engine';
+import type { CodeEncoding } from '../engine/engine';
 import type { Parameter } from '../tape/parameter';
 import type { Variable } from '../tape/tape';
 import type { ForwardContext } from './context';
@@ -18,7 +18,7 @@ export class Linear {
   ) {}
 
   /** @param encoding how the input is kept when the weight trains. */
-  forward(ctx: ForwardContext, x: Variable, encoding: FixedPoint | 'float32' = 'float32'): Variable {
+  forward(ctx: ForwardContext, x: Variable, encoding: CodeEncoding | 'float32' = 'float32'): Variable {
     const { engine, tape } = ctx;
     const { weight, bias } = this;
     const y = tape.variable(engine.linear(x.tensor, weight.data, bias.data), [x], [weight, bias]);

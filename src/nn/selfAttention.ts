@@ -1,7 +1,8 @@
 /**
  * Multi-head self-attention after the three projections: P = softmax(q·kᵀ/√d + mask), context = P·v.
  * Backward: dv = Pᵀ·g; dP = g·vᵀ; dS = P∘(dP − rowsum(dP∘P)); dq = dS·k/√d; dk = dSᵀ·q/√d. All four operands are *static*:
- * kept whatever is frozen; under SlimFit q, k, v as 8-bit Q3.4 and P as unsigned 8-bit Q0.8 (paper §3.2).
+ * kept whatever is frozen; under SlimFit q, k, v as 8-bit Q3.4 and P as unsigned 8-bit Q0.8 (paper §3.2), or P not at all: `recompute` takes softmax over the kept q, k and the mask once more.
+ * Only where a gradient stops at this layer is less kept: v is needed for dq and dk alone, q for dk, k for dq, all of which need P.
  */
 import type { DeviceTensor } from '../engine/engine';
 import type { Variable } from '../tape/tape';
@@ -14,7 +15,7 @@ export interface AttentionOptions {
   readonly heads: number;
   /** Probability of attention dropout. */
   readonly dropout: number;
-  /** Added to the scores: [B, 1, 1, T], 0 for a token to be seen, −10000 for padding. */
+  /** Added to the scores: [B, 1, 1, T], 0 for a token to be seen, −10000 for padding. Must stay alive until backward. */
   readonly mask?: DeviceTensor;
 }
 
@@ -39,21 +40,33 @@ export function selfAttention(ctx: ForwardContext, q: Variable, k: Variable, v: 
     const out = tape.variable(context, [q, k, v]);
     if (!out.needsGrad) return out;
 
-    const keptQ = tape.keep(qh, { layer: name, what: 'query', role }, scheme.attentionOperands);
-    const keptK = tape.keep(kh, { layer: name, what: 'key', role }, scheme.attentionOperands);
-    const keptP = tape.keep(probs, { layer: name, what: 'probabilities', role }, scheme.attentionProbs);
-    const keptV = tape.keep(vh, { layer: name, what: 'value', role }, scheme.attentionOperands);
+    const again = scheme.attentionProbs === 'recompute';
+    const operand = (t: DeviceTensor, what: string, wanted: boolean) => (wanted ? tape.keep(t, { layer: name, what, role }, scheme.attentionOperands) : undefined);
+    const keptQ = operand(qh, 'query', again || k.needsGrad);
+    const keptK = operand(kh, 'key', again || q.needsGrad);
+    const keptP = scheme.attentionProbs === 'recompute' ? undefined : tape.keep(probs, { layer: name, what: 'probabilities', role }, scheme.attentionProbs);
+    const keptV = operand(vh, 'value', q.needsGrad || k.needsGrad);
     tape.record(out, [q, k, v], [], (g) => {
       const gh = engine.splitHeads(g, heads);
-      const p = keptP.load();
-      const { dv, ds } = engine.scope(() => {
-        const dvh = engine.matmul(dropValues ? p : drop(p), gh, { transposeA: true });
-        const dv = engine.mergeHeads(dropValues ? drop(dvh) : dvh);
-        const dp = engine.matmul(gh, keptV.load(), { transposeB: true });
-        return { dv, ds: engine.softmaxGrad(dropValues ? dp : drop(dp), p) };
-      });
-      const dq = engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds, keptK.load()), scale)));
-      const dk = engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds, keptQ.load(), { transposeA: true }), scale)));
+      const p = keptP ? keptP.load() : engine.scope(() => engine.attentionProbs(keptQ!.load(), keptK!.load(), scale, mask));
+      // A scope for each of the tensors of B·A·T² elements: where sequences are long, how many of them are alive at once sets the peak.
+      const dv = v.needsGrad
+        ? engine.scope(() => {
+            const dvh = engine.scope(() => engine.matmul(dropValues ? p : drop(p), gh, { transposeA: true }));
+            return engine.mergeHeads(dropValues ? drop(dvh) : dvh);
+          })
+        : undefined;
+      const ds = keptV
+        ? engine.scope(() => {
+            const dp = engine.scope(() => {
+              const product = engine.matmul(gh, keptV.load(), { transposeB: true });
+              return dropValues ? product : drop(product);
+            });
+            return engine.softmaxGrad(dp, p);
+          })
+        : undefined;
+      const dq = q.needsGrad ? engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds!, keptK!.load()), scale))) : undefined;
+      const dk = k.needsGrad ? engine.scope(() => engine.mergeHeads(engine.affine(engine.matmul(ds!, keptQ!.load(), { transposeA: true }), scale))) : undefined;
       return [dq, dk, dv];
     });
     return out;

@@ -2,7 +2,7 @@
  * AdamW in the older Hugging Face form, parameter by parameter: each has its own step count, and decay follows the Adam step.
  * A weight's gradient is applied the moment it is complete, and its update magnitude comes out of the same step.
  */
-import type { DeviceTensor, Engine } from '../engine/engine';
+import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { Parameter } from '../tape/parameter';
 
@@ -57,9 +57,10 @@ export class AdamW {
 
   /**
    * One update of one parameter.
-   * @returns its update magnitude as a scalar tensor of the caller's when `magnitude` is set
+   * @param magnitude which update magnitude is wanted, if any
+   * @returns it as a scalar tensor of the caller's
    */
-  apply(parameter: Parameter, grad: DeviceTensor, lr: number, magnitude: boolean): DeviceTensor | undefined {
+  apply(parameter: Parameter, grad: DeviceTensor, lr: number, magnitude?: UpdateMagnitude): DeviceTensor | undefined {
     const { beta1, beta2, eps } = this.settings;
     const state = this.stateOf(parameter);
     const moved = this.engine.adamwStep({ weight: parameter.data, m: state.m, v: state.v }, grad, {
@@ -82,7 +83,7 @@ export class AdamW {
   applyZeroGradient(parameter: Parameter, lr: number): void {
     if (!this.states.has(parameter)) return;
     const zero = this.engine.full(parameter.shape, 0, 'gradients');
-    this.apply(parameter, zero, lr, false);
+    this.apply(parameter, zero, lr);
     this.engine.free(zero);
   }
 

@@ -1,3 +1,5 @@
+import type { CodeEncoding } from '../engine/engine';
+
 /**
  * Why an activation is kept (SlimFit paper §3): a *dynamic* one only when its layer trains (a linear's input), a *static* one
  * whatever is frozen (GELU input, attention operands), a *quasi-static* one in full when its LayerNorm trains and pruned when it
@@ -6,7 +8,7 @@
 export type ActivationRole = 'dynamic' | 'static' | 'quasi-static';
 
 /** How a kept activation is stored. `top10` is the pruned form: the largest tenth of the elements with their positions. */
-export type ActivationEncoding = 'float32' | 'int32' | 'q3.4' | 'q0.8' | 'q2.1' | 'top10';
+export type ActivationEncoding = 'float32' | 'int32' | CodeEncoding | 'top10';
 
 /** One kept tensor in the ledger. */
 export interface LedgerEntry {

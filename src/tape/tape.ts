@@ -7,7 +7,7 @@
  * So a layer that does not train costs no memory for its input, and nothing at all is kept below the lowest part that trains.
  */
 import { InvalidArgumentError } from '../errors';
-import { type DeviceTensor, type EncodedTensor, type Engine, FIXED_POINT, type FixedPoint, type SparseTensor } from '../engine/engine';
+import { type CodeEncoding, type DeviceTensor, type EncodedTensor, type Engine, FIXED_POINT, type FixedPoint, type SparseTensor } from '../engine/engine';
 import { type EncodingError, encodingError, encodingErrorSums } from './encodingError';
 import { ActivationLedger } from './ledger';
 import type { Parameter } from './parameter';
@@ -110,21 +110,25 @@ export class Tape {
     return { tensor, needsGrad };
   }
 
-  /** Keeps a tensor for the closure that is recorded next, as float32 or in fixed-point codes. The tensor itself stays the caller's. */
+  /** Keeps a tensor for the closure that is recorded next, as float32 or in codes. The tensor itself stays the caller's. */
   keep(tensor: DeviceTensor, reason: KeepReason): Kept;
-  keep(tensor: DeviceTensor, reason: KeepReason, encoding: FixedPoint): KeptEncoded;
-  keep(tensor: DeviceTensor, reason: KeepReason, encoding: FixedPoint | 'float32'): Kept;
-  keep(tensor: DeviceTensor, reason: KeepReason, encoding: FixedPoint | 'float32' = 'float32'): Kept {
+  keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding): KeptEncoded;
+  keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding | 'float32'): Kept;
+  keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding | 'float32' = 'float32'): Kept {
     const { engine } = this;
     if (encoding === 'float32') {
       const held = engine.share(tensor, 'activations');
       return this.note({ ...reason, encoding: tensor.dtype, shape: tensor.shape, padding: 0 }, { tensors: [held], load: () => engine.share(held) });
     }
     const fresh = engine.encode(tensor, encoding);
-    const words = engine.share(fresh.words, 'activations');
-    engine.free(fresh.words);
-    const encoded: EncodedTensor = { ...fresh, words };
-    const kept: KeptEncoded = { tensors: [words], encoded, load: () => engine.decode(encoded) };
+    const own = (t: DeviceTensor) => {
+      const held = engine.share(t, 'activations');
+      engine.free(t);
+      return held;
+    };
+    const words = own(fresh.words);
+    const encoded: EncodedTensor = { ...fresh, words, ...(fresh.steps && { steps: own(fresh.steps) }) };
+    const kept: KeptEncoded = { tensors: encoded.steps ? [words, encoded.steps] : [words], encoded, load: () => engine.decode(encoded) };
     return this.note({ ...reason, encoding, shape: tensor.shape, padding: words.bytes - fresh.payloadBytes }, kept, tensor);
   }
 

@@ -3,12 +3,14 @@ import { InterLayerScheduling } from '../freezing/ils';
 import { parseTextConfig, type TextConfig } from '../hub/config';
 import { parseViTConfig, type ViTConfig } from '../hub/vitConfig';
 import { bertActivationBytes } from '../memory/activationBytes';
+import type { TrainingSet } from '../memory/keptActivations';
+import type { MemoryQuery } from '../memory/planner';
 import { vitActivationBytes } from '../memory/vitActivationBytes';
 import { freezableLayersOf, type ParameterSpec } from '../models/model';
 import { questionAnsweringSpecs } from '../models/questionAnswering';
 import { sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs } from '../models/vit';
-import type { ActivationMode } from '../tape/scheme';
+import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 import type { Recipe } from './recipes';
 
 /** What would run. All bytes are of float32 and of one step. */
@@ -31,12 +33,12 @@ export interface RecipePlan {
 
 /**
  * Plans a recipe.
- * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`
+ * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`; `frozenBiases`: as for the trainer
  * @throws UnsupportedModelError for a config that is not of the recipe's kind
  */
 export function planRecipe(
   recipe: Recipe,
-  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly trainExamples?: number; readonly mode?: ActivationMode } = {},
+  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper', frozenBiases = mode === 'tuned' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly trainExamples?: number; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean } = {},
 ): RecipePlan {
   const { specs, bytes } = shapesOf(recipe, architecture);
   const layers = freezableLayersOf(specs, recipe.alwaysTrain);
@@ -54,20 +56,40 @@ export function planRecipe(
     parameters,
     weightBytes: 4 * parameters,
     momentBytes: 8 * parameters,
-    activationBytes: bytes(mode, (name) => !frozen.has(name)),
-    fullActivationBytes: bytes('exact', () => true),
+    activationBytes: bytes(mode, { trains: (name) => !frozen.has(name), frozenBiases }),
+    fullActivationBytes: bytes('exact', { trains: () => true }),
   };
 }
 
+/**
+ * The step of a recipe in the planner's words (memory/planner.ts).
+ * @param options as of `planRecipe`
+ */
+export function memoryQuery(
+  recipe: Recipe,
+  { architecture = recipe.architecture, mode = 'paper', frozenBiases = mode === 'tuned' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean } = {},
+): MemoryQuery {
+  const { batchSize, freezeRate, alwaysTrain, optimizer } = recipe;
+  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases };
+  const json = withLabels(recipe, architecture);
+  if (recipe.kind === 'image') return { ...common, kind: 'image-classification', config: parseViTConfig({ ...json, image_size: recipe.imageSize }), imageSize: recipe.imageSize };
+  return { ...common, kind: recipe.kind === 'squad' ? 'question-answering' : 'sequence-classification', config: parseTextConfig(json), length: recipe.maxLength };
+}
+
+/** A config.json with a recipe's number of labels. */
+function withLabels({ numLabels }: Recipe, architecture: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  return { ...architecture, id2label: Object.fromEntries(Array.from({ length: numLabels }, (_, i) => [i, String(i)])) };
+}
+
 /** Parameters of a recipe's model, and the bytes that a step of it keeps. */
-function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode, trains: (name: string) => boolean) => number } {
-  const { batchSize, numLabels } = recipe;
-  const id2label = Object.fromEntries(Array.from({ length: numLabels }, (_, i) => [i, String(i)]));
+function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode | ActivationScheme, training: TrainingSet) => number } {
+  const { batchSize } = recipe;
+  const json = withLabels(recipe, architecture);
   if (recipe.kind === 'image') {
-    const config: ViTConfig = parseViTConfig({ ...architecture, image_size: recipe.imageSize, id2label });
-    return { specs: imageClassificationSpecs(config), bytes: (mode, trains) => vitActivationBytes({ config, batchSize, mode, trains }).total };
+    const config: ViTConfig = parseViTConfig({ ...json, image_size: recipe.imageSize });
+    return { specs: imageClassificationSpecs(config), bytes: (mode, training) => vitActivationBytes({ ...training, config, batchSize, mode }).total };
   }
-  const config: TextConfig = parseTextConfig({ ...architecture, id2label });
+  const config: TextConfig = parseTextConfig(json);
   const [specs, head, dropout] = recipe.kind === 'squad' ? [questionAnsweringSpecs(config), 'question answering' as const, config.spanDropout] : [sequenceClassificationSpecs(config), 'sequence classification' as const, config.classifierDropout];
-  return { specs, bytes: (mode, trains) => bertActivationBytes({ config, batchSize, length: recipe.maxLength, mode, trains, head, dropout: dropout > 0 }).total };
+  return { specs, bytes: (mode, training) => bertActivationBytes({ ...training, config, batchSize, length: recipe.maxLength, mode, head, dropout: dropout > 0 }).total };
 }

@@ -6,19 +6,19 @@
  * magnitudes of the layers that trained, and what else it asked for; the history gets a record.
  */
 import type { ColumnTable } from 'arquero';
-import type { DeviceTensor, Engine } from '../engine/engine';
+import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
 import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
-import type { BatchShape, BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
+import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
-import { type ActivationMode, type ActivationScheme, SCHEMES } from '../tape/scheme';
+import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import type { TapeOptions, Variable } from '../tape/tape';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
@@ -68,8 +68,23 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly initialMagnitudeScale?: number;
   /** Weights that are no freezable layers but always train, by name (the paper's STS-B and CIFAR classifiers). */
   readonly alwaysTrain?: readonly string[];
-  /** How activations are kept: `paper` (quantized and pruned) or `exact` (float32). Default `paper`. */
-  readonly mode?: ActivationMode;
+  /**
+   * How activations are kept: `paper` (quantized and pruned), `exact` (float32), `tuned`, or a scheme of one's own such as `{ ...SCHEMES.paper, name: '…', attentionProbs: 'recompute' }`.
+   * Default `paper`.
+   */
+  readonly mode?: ActivationMode | ActivationScheme;
+  /**
+   * Whether a bias trains only in the steps in which its layer's weight does; a bias without a freezable weight always trains. Backward then stops below the lowest layer that trains, and nothing is kept
+   * there: saves up to all activations, and the time of backward, in steps in which the lower layers are frozen. Costs that frozen layers' biases stand still (paper: every bias trains in every step).
+   * A policy with `freezesBiases` does this whatever is said here. Default: what the policy says, if it says anything; else true in mode 'tuned', false in others.
+   */
+  readonly frozenBiases?: boolean;
+  /**
+   * How far a layer moved, which is what inter-layer scheduling goes by. `mean-relative` is the paper's mean |ΔW/W|: near-zero weights decide it, and one of exactly 0 makes its layer train for ever.
+   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs on a CPU a pass more over the moments of the layers that train, and up to three tensors of the size of one of them for a
+   * moment; on other engines nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
+   */
+  readonly magnitude?: UpdateMagnitude;
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
@@ -131,11 +146,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   private readonly options: TrainerOptions<Batch>;
   private readonly scheme: ActivationScheme;
+  private readonly frozenBiases: boolean;
+  private readonly magnitude: UpdateMagnitude;
   private readonly schedule: Schedule;
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
-  /** By parameter name, the layer that it is frozen with: every layer's weight, and its bias where the policy freezes biases. Other parameters always train. */
-  private readonly frozenWith: ReadonlyMap<string, number>;
   private readonly warned = new Set<string>();
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   private overruled = new Map<number, boolean>();
@@ -156,7 +171,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     if (!(Number.isInteger(measureEncodingsEvery) && measureEncodingsEvery >= 0))
       throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
-    if (options.mode !== undefined && !(options.mode in SCHEMES)) throw new InvalidArgumentError(`mode is '${options.mode}'; it must be one of ${Object.keys(SCHEMES).join(', ')}`);
+    const scheme = schemeOf(options.mode ?? 'paper');
+    if (options.magnitude !== undefined && !['mean-relative', 'relative-l2'].includes(options.magnitude))
+      throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
     this.options = options;
@@ -167,7 +184,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.stepsPerEpoch = Math.ceil(train.size / batchSize);
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
-    this.scheme = SCHEMES[options.mode ?? 'paper'];
+    this.scheme = scheme;
+    this.magnitude = options.magnitude ?? (options.mode === 'tuned' ? 'relative-l2' : 'mean-relative');
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
@@ -175,8 +193,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       : freezeRate === 0
         ? new NoFreezing(this.freezableLayers)
         : new InterLayerScheduling(this.freezableLayers, { freezeRate, seed, initialScale: options.initialMagnitudeScale });
-    const biases = this.policy.freezesBiases ? this.freezableLayers.map((l): [string, number] => [l.name.replace(/weight$/, 'bias'), l.index]) : [];
-    this.frozenWith = new Map([...this.layerOf, ...biases.filter(([name]) => !this.layerOf.has(name) && model.parameters.has(name))]);
+    // Either one's word suffices; what a policy says comes before what a mode brings along.
+    this.frozenBiases = this.policy.freezesBiases === true || (options.frozenBiases ?? (this.policy.freezesBiases === undefined && options.mode === 'tuned'));
+    if (this.frozenBiases && this.policy.freezesBiases === false)
+      this.warn(`frozenBiases freezes the biases of frozen layers, which the policy ${this.policy.name} is meant to train`);
     this.optimizer = new AdamW(this.engine, options.optimizer);
     this.history = new History(this.freezableLayers, options.name ?? this.policy.label ?? this.policy.name);
     if ((this.policy instanceof InterLayerScheduling || this.policy instanceof MemoryBudget) && this.schedule(0) === 0)
@@ -440,7 +460,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       ctx.tape.backward(out.loss, (parameter, grad) => {
         const layer = this.layerOf.get(parameter.name);
         if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
-        const value = optimizer.apply(parameter, grad, learningRate, layer !== undefined);
+        const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
         if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
       });
       if (this.options.frozenParameters === 'zerograd')
@@ -483,10 +503,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Bytes that a step with these layers frozen keeps on a batch of a shape. */
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
     return this.model.predictActivations(shape, {
-      mode: this.scheme.mode,
+      mode: this.scheme,
+      frozenBiases: this.frozenBiases,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
-      biasTrains: (name) => !frozen.has(this.frozenWith.get(name) ?? -1),
     });
   }
 
@@ -513,7 +533,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   private measuresEncodings(step: number): boolean {
     const { measureEncodingsEvery = 100 } = this.options;
-    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && this.scheme.mode !== 'exact';
+    return measureEncodingsEvery > 0 && step % measureEncodingsEvery === 0 && codesAnything(this.scheme);
   }
 
   /** A forward pass like that of the step, whose tape compares what it keeps with the values themselves. */
@@ -584,11 +604,17 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     }
   }
 
-  /** Marks what trains: the layers that are not frozen, every bias that is not frozen with them, and always-trained weights. @returns indices of the layers */
+  /** Marks what trains: always-trained weights, the layers that are not frozen, and every bias or those of what trains. @returns the layers' indices */
   private markTraining(frozen: readonly number[]): number[] {
     const isFrozen = new Set(frozen);
-    for (const p of this.model.parameters.values()) p.trains = !isFrozen.has(this.frozenWith.get(p.name) ?? -1);
-    return this.freezableLayers.filter((l) => !isFrozen.has(l.index)).map((l) => l.index);
+    const active: number[] = [];
+    for (const p of this.model.parameters.values()) {
+      const layer = this.layerOf.get(p.name);
+      const decides = layer ?? (this.frozenBiases ? this.layerOf.get(weightOfBias(p.name)) : undefined);
+      p.trains = decides === undefined || !isFrozen.has(decides);
+      if (p.trains && layer !== undefined) active.push(layer);
+    }
+    return active.sort((a, b) => a - b);
   }
 
   private epochOf(step: number): number {
@@ -711,6 +737,11 @@ function centredGram(engine: Engine, output: DeviceTensor): DeviceTensor {
   const x = engine.reshape(output, [n, output.size / n]);
   const centred = engine.sub(x, engine.mean(x, 0, true));
   return engine.matmul(centred, centred, { transposeB: true });
+}
+
+/** Whether anything that the scheme keeps differs from what forward saw. */
+function codesAnything({ attentionOperands, attentionProbs, geluInput, downProjectionInput, frozenLayerNormShare }: ActivationScheme): boolean {
+  return frozenLayerNormShare !== undefined || [attentionOperands, attentionProbs, geluInput, downProjectionInput].some((e) => e !== 'float32' && e !== 'recompute');
 }
 
 function scheduleOf(o: Pick<TrainerOptions, 'schedule' | 'learningRate' | 'warmupSteps'>, total: number): Schedule {

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import sharp from 'sharp';
 import { ImageDataset } from '../../src/data/imageDataset';
 import { ImageFolder } from '../../src/data/imageFolder';
-import { parseImageProcessor } from '../../src/data/imageProcessor';
+import { parseImageProcessor, VIT_TRANSFORM } from '../../src/data/imageProcessor';
 import { ImageRows, type ImageSource } from '../../src/data/imageSource';
 import { ImageWorkers } from '../../src/data/imageWorkers';
 import { cifarAugmentation, imagenetAugmentation } from '../../src/data/pixels/augmentation';
@@ -240,4 +240,26 @@ test('the threads of a data set that nobody holds any more end', { skip: bundles
       process.stdout.write([before, workers.threads.length].join());
     });`;
   assert.equal(execFileSync(process.execPath, ['--expose-gc', '-e', script], { encoding: 'utf8', timeout: 60000, cwd: tmpdir() }), '1,0');
+});
+
+const SAMPLE = path.resolve(__dirname, '../../../shared/data/imagenet-sample/train');
+
+test('every image of the ImageNet sample goes through the training recipe and through evaluation; training draws anew in every epoch, and the same again', { skip: existsSync(SAMPLE) ? false : 'no ../shared/data/imagenet-sample' }, async () => {
+  const source = ImageFolder.open(SAMPLE);
+  const all = Int32Array.from({ length: source.size }, (_, i) => i);
+  const make = (workers: number) => new ImageDataset(source, VIT_TRANSFORM, { augmentation: imagenetAugmentation(), seed: 7, workers });
+  const [one, other] = [make(1), make(0)];
+  const first = await one.batch(all, 0);
+  assert.equal(first.pixelValues.length, 100 * 3 * 224 * 224);
+  assert.ok(first.pixelValues.every(Number.isFinite));
+  const image = (b: { pixelValues: Float32Array }, i: number) => b.pixelValues.subarray(i * 3 * 224 * 224, (i + 1) * 3 * 224 * 224);
+  const few = [0, 41, 99];
+  const again = await other.batch(few, 0);
+  few.forEach((n, i) => assert.deepEqual(image(again, i), image(first, n)));
+  const second = await other.batch(few, 1);
+  few.forEach((n, i) => assert.notDeepEqual(image(second, i), image(first, n)));
+  const evaluation = await one.batch(all);
+  assert.ok(evaluation.pixelValues.every((v) => v >= -1 && v <= 1), 'mean and deviation of ½: pixels within −1 and 1');
+  assert.deepEqual(evaluation.labels, all);
+  await Promise.all([one.close(), other.close()]);
 });

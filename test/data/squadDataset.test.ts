@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -7,7 +8,7 @@ import { readSquad, type SquadExample } from '../../src/data/squad';
 import { SquadDataset } from '../../src/data/squadDataset';
 import { squadPredictions } from '../../src/data/squadPredictions';
 import { Tokenizer } from '../../src/data/tokenizer';
-import { InvalidArgumentError } from '../../src/errors';
+import { InvalidArgumentError, UnsupportedModelError } from '../../src/errors';
 import type { Predictions } from '../../src/models/model';
 
 const SHARED = path.resolve(__dirname, '../../../shared/data');
@@ -198,4 +199,85 @@ test('the shared SQuAD: every answer lies in a window and comes back from its la
   assert.ok(inside < 0.01 * examples.length, `${inside} answers begin or end inside a token`);
   const { f1, exact, NoAns_f1 } = d.metrics(gold(d));
   assert.ok(exact > 99 && f1 > 99 && NoAns_f1 === 100, `${exact}, ${f1}, ${NoAns_f1}`);
+});
+
+const BPE_FOLDER = path.join(__dirname, 'fixtures/bpe');
+const roberta = Tokenizer.fromFolder(BPE_FOLDER);
+
+test('RoBERTa’s questions and contexts stand between <s>, two </s> and one, all of token type 0, and are padded with <pad>', () => {
+  // In vocabulary: the, Ġdog as two tokens, a, Ġthe, '.'.
+  const d = new SquadDataset([example('the dog', 'a the. dog', 'the')], roberta, { maxLength: 16, maxQueryLength: 4 });
+  const tokens = (row: Int32Array) => Array.from(row, (i) => roberta.token(i));
+  const b = d.batch([0]);
+  assert.deepEqual(tokens(b.inputIds), ['<s>', 'the', 'Ġd', 'og', '</s>', '</s>', 'a', 'Ġthe', '.', 'Ġd', 'og', '</s>', '<pad>', '<pad>', '<pad>', '<pad>']);
+  assert.deepEqual([...b.tokenTypeIds], Array(16).fill(0));
+  assert.deepEqual([...b.attentionMask], [...Array(12).fill(1), ...Array(4).fill(0)]);
+  assert.deepEqual([b.labels, d.features[0].contextBegin, d.features[0].length], [Int32Array.of(7, 7), 6, 12]);
+  assert.deepEqual([...b.inputIds.subarray(0, 12)], roberta.encode('the dog', 'a the. dog').inputIds);
+});
+
+test('RoBERTa’s four special tokens leave one less for the context than BERT’s three', () => {
+  // Room for 5 tokens beside 'p', of 21.
+  const d = new SquadDataset([example('p', 'a.b.c.d.e.f.g.h.i.j.k', 'c')], roberta, { maxLength: 10, maxQueryLength: 4, docStride: 4 });
+  assert.deepEqual(d.features.map((f) => [f.firstToken, f.tokenCount, f.length]), [[0, 5, 10], [4, 5, 10], [8, 5, 10], [12, 5, 10], [16, 5, 10]]);
+  assert.deepEqual(labelsOf(d), [[8, 8], [4, 4], [0, 0], [0, 0], [0, 0]]);
+  const make = (maxLength: number) => () => new SquadDataset([example('a', 'b')], roberta, { maxLength });
+  assert.throws(make(68), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('69 or more'));
+  assert.doesNotThrow(make(69));
+});
+
+test('RoBERTa’s labels are the tokens that hold any of the answer: parts of an emoji, never blanks alone', () => {
+  const labels = (context: string, answer: string, at?: number) => labelsOf(new SquadDataset([example('a', context, answer, at)], roberta, { maxLength: 30, maxQueryLength: 4 }))[0].map((p) => p - 4);
+  const { starts, ends } = roberta.idsWithOffsets('the  👨\u200d👩 the');
+  const man = starts.indexOf(5);
+  assert.ok(man === 2 && ends.lastIndexOf(7) > man, 'the blank alone is token 1, and the man several');
+  assert.deepEqual(labels('the  👨\u200d👩 the', '👨'), [man, ends.lastIndexOf(7)]);
+  assert.deepEqual(labels('a  b', 'b'), [2, 2]);
+  assert.deepEqual(labels('a   b', ' b', 3), [3, 3]);
+  assert.deepEqual(labels('a   b', 'a  '), [0, 0]);
+  assert.deepEqual(labels('a   b', '  ', 1), [-4, -4], 'no answer');
+});
+
+test('whatever the context, RoBERTa’s labels are the fewest tokens with the whole answer in their places', () => {
+  let labelled = 0;
+  fc.assert(
+    fc.property(text, fc.nat(), fc.nat(), (context, a, b) => {
+      const characters = [...context];
+      const from = a % characters.length;
+      const answer = characters.slice(from, from + 1 + (b % 4)).join('');
+      fc.pre(!/^\p{White_Space}|\p{White_Space}$/u.test(answer));
+      const start = characters.slice(0, from).join('').length;
+      const e = example('a', context, answer, start);
+      const d = new SquadDataset([e], roberta, { maxLength: 1000, maxQueryLength: 4 });
+      const { starts, ends } = d.tokensOf(e);
+      const [first, last] = labelsOf(d)[0].map((p) => p - d.features[0].contextBegin);
+      assert.ok(starts[first] <= start && ends[last] >= start + answer.length, JSON.stringify([context, answer, start, first, last]));
+      assert.ok(ends.subarray(0, first).every((end) => end <= start) && starts.subarray(last + 1).every((s) => s >= start + answer.length));
+      labelled++;
+    }),
+  );
+  assert.ok(labelled > 50);
+});
+
+test('RoBERTa’s answers come back from their labels as they stand in the context, and blanks are no answer', () => {
+  const d = new SquadDataset([example('a', 'the  dog', 'dog'), example('a', 'the  dog', 'the'), example('a', 'the 👍🏽the', '👍🏽'), example('a', 'the')], roberta, { maxLength: 24, maxQueryLength: 4 });
+  assert.deepEqual([...squadPredictions(d, gold(d)).texts.values()], ['dog', 'the', '👍🏽', '']);
+  const { logits } = gold(d);
+  // The blank alone between 'the' and ' dog' is likeliest by far.
+  const blank = d.features[0].contextBegin + 1;
+  logits[blank] = logits[24 + blank] = 99;
+  const [q] = squadPredictions(d, { logits, numLabels: 48, labels: new Int32Array(8) }).questions;
+  assert.ok(q.text.trim() !== '' && q.nBest.every((c) => c.text.trim() !== '' || (c.text === '' && c.startLogit < 99)), JSON.stringify(q));
+});
+
+test('a tokenizer whose pairs do not begin with [CLS], or have the context first, is refused', () => {
+  const token = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+  const sequence = (id: string) => ({ Sequence: { id, type_id: 0 } });
+  for (const pair of [[sequence('A'), token('<s>'), sequence('B')], [token('<s>'), sequence('B'), sequence('A')], [token('</s>'), sequence('A'), sequence('B')], []]) {
+    const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-squad-'));
+    const json = JSON.parse(readFileSync(path.join(BPE_FOLDER, 'tokenizer.json'), 'utf8')) as object;
+    const special_tokens = { '<s>': { ids: [0] }, '</s>': { ids: [2] } };
+    writeFileSync(path.join(folder, 'tokenizer.json'), JSON.stringify({ ...json, post_processor: { type: 'TemplateProcessing', single: [token('<s>'), sequence('A')], pair, special_tokens } }));
+    assert.throws(() => new SquadDataset([example('a', 'b')], Tokenizer.fromFolder(folder)), (e: Error) => e instanceof UnsupportedModelError && e.message.includes('post_processor'));
+  }
 });

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type DeviceTensor, type Engine, FIXED_POINT, type FixedPoint } from '../../src/engine/engine';
+import { type DeviceTensor, type Engine, FIXED_POINT, type FixedPoint, type UpdateMagnitude } from '../../src/engine/engine';
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../../src/errors';
 import { Random } from '../../src/random';
 import { erf } from '../models/referenceBert';
@@ -44,7 +44,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     const [weight, m, v, grad] = [data, new Float32Array(64), new Float32Array(64), data].map((x) => e.upload(x, [64]));
     (await e.read(weight))[0] = 9;
     assert.deepEqual(await e.read(weight), given);
-    e.adamwStep({ weight, m, v }, grad, { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: false });
+    e.adamwStep({ weight, m, v }, grad, { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: undefined });
     assert.deepEqual(data, given);
     data.fill(5);
     assert.deepEqual(await e.read(grad), given);
@@ -53,7 +53,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
 
   it('write replaces values, also of a tensor that an optimizer updates, and refuses shared ones and wrong lengths', async (e) => {
     const [weight, m, v, grad] = [1, 0, 0, 1].map((x) => e.full([4], x));
-    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: false };
+    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: undefined };
     e.adamwStep({ weight, m, v }, grad, options);
     e.write(weight, Float32Array.of(1, 2, 3, 4));
     assert.deepEqual([...(await e.read(weight))], [1, 2, 3, 4]);
@@ -68,7 +68,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
 
   it('operands of sizes that do not fit are refused, and nothing moves', async (e) => {
     const [four, other, three, rows] = [e.full([4], 1), e.full([4], 1), e.full([3], 1), e.full([2, 4], 1)];
-    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: false };
+    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: undefined };
     const [v, rstd] = [e.full([4], 0), e.full([2, 1], 1)];
     assert.throws(() => e.adamwStep({ weight: four, m: other, v }, three, options), ShapeError);
     assert.deepEqual([...(await e.read(four))], [1, 1, 1, 1]);
@@ -350,6 +350,62 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     }
   }, 1);
 
+  it('row-scaled codes have each row’s own step, float32(max)/127 or /255, lose at most half of it, and are equal to the bit on every engine', async (e, r) => {
+    for (const [encoding, hi] of [['q8-row', 127], ['u8-row', 255]] as const)
+      for (const shape of [[4, 5], [2, 3, 7], [1, 1]]) {
+        const width = shape[shape.length - 1];
+        const x = random(r, shape);
+        const sized = x.data.map((v, i) => {
+          const row = Math.floor(i / width);
+          // Rows of any scale, and one of zeros.
+          const scaled = row === 1 ? 0 : v * [1, 0, 1e-9, 3e7, 100, 0.01][row % 6];
+          return Math.fround(encoding === 'u8-row' ? Math.abs(scaled) : scaled);
+        });
+        const t = up({ shape, data: sized });
+        const packed = e.encode(t, encoding);
+        const back = e.decode(packed);
+        const words = (await e.read(packed.words)) as Int32Array;
+        const steps = await e.read(packed.steps!);
+        const got = await e.read(back);
+        assert.deepEqual(back.shape, shape);
+        assert.equal(packed.payloadBytes, sized.length);
+        assert.equal(words.length, Math.ceil(sized.length / 4));
+        assert.equal(steps.length, sized.length / width);
+        const codes = encoding === 'u8-row' ? new Uint8Array(words.buffer, words.byteOffset, sized.length) : new Int8Array(words.buffer, words.byteOffset, sized.length);
+        sized.forEach((v, i) => {
+          const row = sized.slice(Math.floor(i / width) * width, (Math.floor(i / width) + 1) * width);
+          const step = Math.fround(Math.max(...row.map(Math.abs)) / hi);
+          assert.equal(steps[Math.floor(i / width)], step);
+          const ratio = step === 0 ? 0 : Math.fround(v / step);
+          const code = Math.round(ratio) - (ratio - Math.floor(ratio) === 0.5 && Math.round(ratio) % 2 !== 0 ? 1 : 0);
+          assert.equal(codes[i], code + 0, `${encoding}: ${v} of ${row}`);
+          assert.equal(got[i], Math.fround(code * step) + 0);
+          assert.ok(Math.abs(got[i] - v) <= 0.5001 * step);
+        });
+        e.free(t, packed.words, packed.steps!, back);
+      }
+  }, 1);
+
+  it('flat probabilities over 577 tokens survive in row-scaled codes, of which Q0.8 loses most', async (e, r) => {
+    const T = 577;
+    const scores = random(r, [40, T], 0.5);
+    const p = mapRows(scores, softmaxRow);
+    const t = up(p);
+    const of = async (encoding: 'q0.8' | 'u8-row') => {
+      const packed = e.encode(t, encoding);
+      const back = e.decode(packed);
+      const y = Array.from(await e.read(back));
+      e.free(packed.words, back, ...(packed.steps ? [packed.steps] : []));
+      const sums = rowsOf({ shape: p.shape, data: y }).map(sumOf);
+      const error = Math.sqrt(sumOf(y.map((v, i) => (v - p.data[i]) ** 2)) / sumOf(p.data.map((v) => v * v)));
+      return { lost: y.filter((v) => v === 0).length / y.length, least: Math.min(...sums), most: Math.max(...sums), error };
+    };
+    const [fixed, scaled] = [await of('q0.8'), await of('u8-row')];
+    e.free(t);
+    assert.ok(fixed.lost > 0.5 && fixed.least < 0.8, JSON.stringify(fixed));
+    assert.ok(scaled.lost < 0.001 && scaled.least > 0.99 && scaled.most < 1.01 && scaled.error < 0.01, JSON.stringify(scaled));
+  }, 1);
+
   it('topK keeps the largest by absolute value, lower positions first among equals', async (e, r) => {
     const cases: [number[], number, number[]][] = [
       [[3, -5, 1, 5, -3, 0], 3, [0, 1, 3]],
@@ -410,7 +466,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     for (let step = 1; step <= 4; step++) {
       const g = step === 3 ? new Array<number>(20).fill(0) : random(r, shape).data;
       const tg = e.upload(Float32Array.from(g), shape, 'gradients');
-      const magnitude = e.adamwStep(state, tg, { ...o, step, magnitude: step % 2 === 0 });
+      const magnitude = e.adamwStep(state, tg, { ...o, step, magnitude: step % 2 === 0 ? 'mean-relative' : undefined });
       m = m.map((a, i) => o.beta1 * a + (1 - o.beta1) * g[i]);
       v = v.map((a, i) => o.beta2 * a + (1 - o.beta2) * g[i] ** 2);
       const rate = (o.lr * Math.sqrt(1 - o.beta2 ** step)) / (1 - o.beta1 ** step);
@@ -434,8 +490,58 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     for (const [g, want] of [[0, NaN], [1, Infinity]]) {
       const state = { weight: e.upload(Float32Array.of(0, 1), [2], 'weights'), m: e.full([2], 0, 'optimizer'), v: e.full([2], 0, 'optimizer') };
       const grad = e.upload(Float32Array.of(g, 1), [2]);
-      const d = e.adamwStep(state, grad, { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0, step: 1, magnitude: true })!;
+      const d = e.adamwStep(state, grad, { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0, step: 1, magnitude: 'mean-relative' })!;
       assert.equal((await e.read(d))[0], want);
+      e.free(state.weight, state.m, state.v, grad, d);
+    }
+  }, 1);
+
+  it('the relative norm of a step is ‖ΔW‖/‖W‖ of its float64 twin, for a weight of any scale, and the step is the same as without it', async (e, r) => {
+    const shape = [6, 7];
+    const n = 42;
+    for (const scale of [1, 2 ** -20, 2 ** 12])
+      for (const weightDecay of [0, 0.1]) {
+        // lr and eps in the scale of the weight and the gradient, so that every number below is the same but for it.
+        const start = random(r, shape, scale).data;
+        let [w, m, v] = [start, new Array<number>(n).fill(0), new Array<number>(n).fill(0)];
+        const make = () => ({ weight: e.upload(Float32Array.from(start), shape, 'weights'), m: e.full(shape, 0, 'optimizer'), v: e.full(shape, 0, 'optimizer') });
+        const [state, plain] = [make(), make()];
+        const o = { lr: 0.01 * scale, beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: weightDecay / scale };
+        for (let step = 1; step <= 3; step++) {
+          const g = step === 2 ? new Array<number>(n).fill(0) : random(r, shape).data;
+          const tg = e.upload(Float32Array.from(g), shape, 'gradients');
+          const d = e.adamwStep(state, tg, { ...o, step, magnitude: 'relative-l2' })!;
+          e.adamwStep(plain, tg, { ...o, step, magnitude: undefined });
+          m = m.map((a, i) => o.beta1 * a + (1 - o.beta1) * g[i]);
+          v = v.map((a, i) => o.beta2 * a + (1 - o.beta2) * g[i] ** 2);
+          const rate = (o.lr * Math.sqrt(1 - o.beta2 ** step)) / (1 - o.beta1 ** step);
+          const before = w;
+          w = w.map((a, i) => a - (rate * m[i]) / (Math.sqrt(v[i]) + o.eps)).map((a) => a - o.lr * o.weightDecay * a);
+          const norm = (x: readonly number[]) => Math.sqrt(sumOf(x.map((a) => a * a)));
+          const want = norm(w.map((a, i) => a - before[i])) / norm(before);
+          assert.deepEqual(d.shape, []);
+          const got = (await e.read(d))[0];
+          assert.ok(Math.abs(got - want) < 1e-4 * want, `scale ${scale}, decay ${weightDecay}, step ${step}: ${got} is not ${want}`);
+          assert.deepEqual(await e.read(state.weight), await e.read(plain.weight));
+          e.free(tg, d);
+        }
+        e.free(state.weight, state.m, state.v, plain.weight, plain.m, plain.v);
+      }
+  });
+
+  it('the relative norm of a step is finite whatever is 0: 1 for a weight of zeros that moves, 0 where nothing moves, and single zeros count for nothing', async (e) => {
+    const o = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.1, step: 1, magnitude: 'relative-l2' as const };
+    for (const [w, g, want] of [
+      [[0, 0, 0], [1, -1, 1], 1],
+      [[0, 0, 0], [0, 0, 0], 0],
+      [[0, 3, 4], [0, 0, 0], 0.01],
+      [[0, 3, 4], [1, 0, 0], Math.sqrt(0.1 ** 2 * 0.99 ** 2 + (0.01 * 5) ** 2) / 5],
+    ] as const) {
+      const state = { weight: e.upload(Float32Array.from(w), [3], 'weights'), m: e.full([3], 0, 'optimizer'), v: e.full([3], 0, 'optimizer') };
+      const grad = e.upload(Float32Array.from(g), [3]);
+      const d = e.adamwStep(state, grad, o)!;
+      const got = (await e.read(d))[0];
+      assert.ok(Math.abs(got - want) <= 1e-4 * want, `${got} is not ${want}`);
       e.free(state.weight, state.m, state.v, grad, d);
     }
   }, 1);
@@ -445,10 +551,17 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     const state = { weight: e.full(shape, 1, 'weights'), m: e.full(shape, 0, 'optimizer'), v: e.full(shape, 0, 'optimizer') };
     const grad = e.full(shape, 1);
     // Step 1 of Adam moves every weight by lr; 0.0009765625 = 2⁻¹⁰ leaves no rounding in 1 − lr.
-    const d = e.adamwStep(state, grad, { lr: 2 ** -10, beta1: 0.9, beta2: 0.999, eps: 0, weightDecay: 0, step: 1, magnitude: true })!;
+    const step = (magnitude: UpdateMagnitude) => e.adamwStep(state, grad, { lr: 2 ** -10, beta1: 0.9, beta2: 0.999, eps: 0, weightDecay: 0, step: 1, magnitude })!;
+    const d = step('mean-relative');
     const got = (await e.read(d))[0] * 2 ** 10;
     assert.ok(Math.abs(got - 1) < 2e-4, `${got} of the expected magnitude`);
-    e.free(state.weight, state.m, state.v, grad, d);
+    e.write(state.weight, new Float32Array(state.weight.size).fill(1));
+    e.write(state.m, new Float32Array(state.weight.size));
+    e.write(state.v, new Float32Array(state.weight.size));
+    const norm = step('relative-l2');
+    const relative = (await e.read(norm))[0] * 2 ** 10;
+    assert.ok(Math.abs(relative - 1) < 2e-4, `${relative} of the expected relative norm`);
+    e.free(state.weight, state.m, state.v, grad, d, norm);
   }, 1);
 
   it('bytes are counted once for each storage, under the first of its tensors’ categories, with peaks', async (e) => {
@@ -515,7 +628,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     const g = e.full([2], 1);
     for (const shared of [state.weight, state.m, state.v]) {
       const view = e.share(shared);
-      assert.throws(() => e.adamwStep(state, g, { lr: 1, beta1: 0.9, beta2: 0.9, eps: 1, weightDecay: 0, step: 1, magnitude: false }), InvalidArgumentError);
+      assert.throws(() => e.adamwStep(state, g, { lr: 1, beta1: 0.9, beta2: 0.9, eps: 1, weightDecay: 0, step: 1, magnitude: undefined }), InvalidArgumentError);
       e.free(view);
       assert.deepEqual([...(await e.read(state.weight)), ...(await e.read(state.m)), ...(await e.read(state.v))], [1, 1, 0, 0, 0, 0], 'a refused update changed something');
     }

@@ -128,6 +128,64 @@ test('nothing is kept below the lowest block that trains when biases freeze with
   close();
 });
 
+test('biases freeze with their layers when the policy or the trainer’s option says so; in mode tuned unless the policy says no', async () => {
+  const head: PolicyFactory = (l) => new BlockCyclic(l, { switchBlockEvery: 1, switchMode: 'descending' });
+  const one: PolicyFactory = (l) => new (class extends TrackingPolicy {
+    readonly name = 'pooler only';
+    select = () => this.layers.filter((x) => !x.name.includes('pooler')).map((x) => x.index);
+  })(l);
+  const bits: PolicyFactory = (l) => new BitFit(l);
+  for (const [policy, options, freeze, warning] of [
+    [head, {}, true],
+    [head, { frozenBiases: false }, true],
+    [head, { frozenBiases: true }, true],
+    [head, { mode: 'tuned' }, true],
+    [one, {}, false],
+    [one, { frozenBiases: true }, true],
+    [one, { mode: 'tuned' }, true],
+    [one, { mode: 'tuned', frozenBiases: false }, false],
+    [bits, {}, false],
+    [bits, { mode: 'tuned' }, false],
+    [bits, { frozenBiases: true }, true, /frozenBiases.*bitfit/],
+  ] as const) {
+    const warnings: string[] = [];
+    const { trainer, model, close } = await trainerOf(policy, { ...options, onWarning: (t) => warnings.push(t) });
+    const { activationBytes } = trainer.peek();
+    const before = await model.weights();
+    const r = await trainer.step();
+    const after = await model.weights();
+    const why = `${trainer.policy.name}, ${JSON.stringify(options)}`;
+    assert.equal(r.activationBytes, activationBytes, why);
+    for (const i of r.frozen) {
+      const bias = trainer.freezableLayers[i].name.replace(/weight$/, 'bias');
+      // A key's bias has no gradient.
+      if (!bias.endsWith('bias') || !before.has(bias) || bias.includes('key')) continue;
+      assert.equal(before.get(bias)!.data.some((v, j) => v !== after.get(bias)!.data[j]), !freeze, `${why}: ${bias}`);
+    }
+    assert.equal(r.activations.some((e) => e.layer.includes('layer.0.')), !freeze, `${why}: what is kept`);
+    assert.equal(warnings.length, warning ? 1 : 0, why);
+    if (warning) assert.match(warnings[0], warning);
+    close();
+  }
+});
+
+for (const name of ['MemoryBudget', 'KnapsackFreezing'])
+  test(`${name} keeps to its budget where biases freeze too, and leaves out no layer that would fit`, async () => {
+    const { trainer, close } = await trainerOf(policies[name].make, { mode: 'tuned' });
+    const trained = new Set<number>();
+    for (let s = 0; s < 8; s++) {
+      const { activationBytes } = trainer.peek();
+      const r = await trainer.step();
+      assert.equal(r.activationBytes, activationBytes);
+      assert.ok(r.active.length >= 1 && r.activationBytes <= BUDGET, `${r.active.length} layers, ${r.activationBytes} bytes`);
+      // freezingSaves: what one layer more, or less, makes of the bytes of the step.
+      for (const i of r.frozen) assert.ok(r.activationBytes + r.freezingSaves[i] > BUDGET, `${trainer.freezableLayers[i].name} would fit`);
+      for (const i of r.active) trained.add(i);
+    }
+    assert.ok(trained.size > 4, `${trained.size}`);
+    close();
+  });
+
 /** Told everything; freezes nothing. */
 class Curious extends TrackingPolicy {
   readonly name = 'curious';

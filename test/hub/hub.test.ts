@@ -36,6 +36,13 @@ test("a model is stored as Python's huggingface_hub stores it", () =>
     assert.match(written.at(-1)!, /^owner\/tiny-bert █{24} 195 KiB\/195 KiB .*\/s {2}in 0:0\d/);
   }));
 
+test("RoBERTa's older tokenizer files come with the model", () =>
+  withHub(async ({ fake, options }) => {
+    const { 'vocab.txt': _, ...model } = MODEL;
+    fake.commit(`models/${REPO}`, { ...model, 'vocab.json': { data: Buffer.from('{}') }, 'merges.txt': { data: Buffer.from('#version: 0.2') } });
+    assert.deepEqual(readdirSync(await hub(REPO, options)).sort(), ['config.json', 'merges.txt', 'model.safetensors', 'vocab.json']);
+  }));
+
 test('what is in the cache costs one request, and none when the commit is named or offline', () =>
   withHub(async ({ fake, options, commit, written }) => {
     const folder = await hub(REPO, options);

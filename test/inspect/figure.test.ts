@@ -130,6 +130,16 @@ test('a legend that is wider than the picture goes on in the next line, inside t
   for (const [x] of places) assert.ok(x >= 24 && x + 6.2 * 20 <= 760);
 });
 
+test('numbers and title of a second axis stand beside the plot, inside the picture', () => {
+  const svg = new Figure({ data: [{ y: [1, 2], name: 'loss' }, { y: [0.0002, 0.0008], name: 'rate', yaxis: 'y2' }], layout: { yaxis2: { title: { text: 'learning rate' } } } }).toSvg();
+  const [[right]] = numbers(svg, /<line x1="[\d.]+" x2="([\d.]+)"/g);
+  const ticks = [...svg.matchAll(/<text x="([\d.]+)" y="[\d.]+" text-anchor="start">(0\.000\d+)</g)];
+  const [[title]] = numbers(svg, /<text transform="translate\(([\d.]+) [\d.]+\) rotate\(-90\)" text-anchor="middle">learning rate</g);
+  assert.ok(ticks.length >= 3);
+  for (const [, x, text] of ticks) assert.ok(Number(x) > right && Number(x) + 6.2 * text.length <= title - 6);
+  assert.ok(title <= 756);
+});
+
 test('a kind of trace that has no static picture is named in it, and a hundred thousand points are drawn', () => {
   assert.match(new Figure({ data: [{ type: 'pie', values: [1, 2] }] }).toSvg(), /no static picture of: pie/);
   const many = Array.from({ length: 200_000 }, (_, i) => i % 7);

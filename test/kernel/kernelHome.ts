@@ -150,7 +150,7 @@ export class KernelClient {
   }
 
   /** Resolves when a condition holds of what was received. */
-  until(condition: () => boolean, ms = 20_000): Promise<void> {
+  until(condition: () => boolean, ms = 60_000): Promise<void> {
     return new Promise((resolve, reject) => {
       const check = () => {
         if (!condition()) return;

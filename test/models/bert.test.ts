@@ -7,20 +7,10 @@ import { sequenceClassificationSpecs } from '../../src/models/sequenceClassifica
 import { initialWeights } from '../../src/models/model';
 import { ForwardContext } from '../../src/nn/context';
 import { SCHEMES } from '../../src/tape/scheme';
-import { cpuEngine, tinyBatch, tinyConfig, tinyModel, tinyWeights } from './fixtures';
+import { cpuEngine, gradientsOf, tinyBatch, tinyConfig, tinyModel, tinyWeights } from './fixtures';
 import { referenceBert } from './referenceBert';
 
 const shapeOf = (c: ReturnType<typeof tinyConfig>) => ({ H: c.hiddenSize, L: c.numHiddenLayers, A: c.numAttentionHeads, eps: c.layerNormEps });
-
-async function gradients(model: BertForSequenceClassification, ctx: ForwardContext, batch: ReturnType<typeof tinyBatch>) {
-  const { engine } = ctx;
-  const out = model.forwardWithLoss(ctx, batch);
-  const pending: Promise<[string, Float32Array]>[] = [];
-  ctx.tape.backward(out.loss, (p, g) => pending.push(engine.read(g).then((d) => [p.name, d as Float32Array])));
-  const loss = (await engine.read(out.loss.tensor))[0];
-  engine.free(out.loss.tensor, out.logits.tensor);
-  return { grads: new Map(await Promise.all(pending)), loss };
-}
 
 test('BERT’s logits and loss equal a float64 reference, padding and token types included', async () => {
   const engine = await cpuEngine();
@@ -47,7 +37,7 @@ test('exact gradients equal finite differences of the float64 reference, for eve
   const config = tinyConfig();
   const model = tinyModel(engine, config);
   const batch = tinyBatch(config, 2, 6);
-  const { grads } = await gradients(model, ForwardContext.deterministic(engine, SCHEMES.exact), batch);
+  const { grads } = await gradientsOf(model, ForwardContext.deterministic(engine, SCHEMES.exact), batch);
   const weights = new Map([...tinyWeights(config)].map(([n, w]) => [n, { shape: w.shape, data: Float64Array.from(w.data) }]));
   const h = 1e-5;
   for (const [name, grad] of grads) {
@@ -75,7 +65,7 @@ test('the padding row of the word embeddings gets no gradient', async () => {
   const engine = await cpuEngine();
   const config = tinyConfig();
   const model = tinyModel(engine, config);
-  const { grads } = await gradients(model, ForwardContext.deterministic(engine, SCHEMES.exact), tinyBatch(config, 4, 6));
+  const { grads } = await gradientsOf(model, ForwardContext.deterministic(engine, SCHEMES.exact), tinyBatch(config, 4, 6));
   const table = grads.get('bert.embeddings.word_embeddings.weight')!;
   assert.ok(table.slice(0, config.hiddenSize).every((g) => g === 0));
   assert.ok(table.some((g) => g !== 0));
@@ -134,7 +124,7 @@ test('below the lowest part that trains nothing is kept and backward stops', asy
   const model = tinyModel(engine, config);
   for (const p of model.parameters.values()) p.trains = p.name.startsWith('classifier');
   const ctx = ForwardContext.deterministic(engine, SCHEMES.exact);
-  const { grads } = await gradients(model, ctx, tinyBatch(config, 2, 6));
+  const { grads } = await gradientsOf(model, ctx, tinyBatch(config, 2, 6));
   assert.deepEqual([...grads.keys()].sort(), ['classifier.bias', 'classifier.weight']);
   assert.deepEqual(ctx.tape.ledger.entries.map((e) => e.layer), ['classifier']);
   model.dispose();
@@ -158,7 +148,7 @@ test('dropout draws equal masks for equal seeds and steps, and others for the ne
   const config = tinyConfig({ hidden_dropout_prob: 0.2, attention_probs_dropout_prob: 0.2 });
   const model = tinyModel(engine, config);
   const batch = tinyBatch(config, 2, 6);
-  const run = async (seed: number, step: number) => (await gradients(model, ForwardContext.training(engine, SCHEMES.paper, seed, step), batch)).loss;
+  const run = async (seed: number, step: number) => (await gradientsOf(model, ForwardContext.training(engine, SCHEMES.paper, seed, step), batch)).loss;
   const first = await run(1, 0);
   assert.equal(await run(1, 0), first);
   assert.notEqual(await run(1, 1), first);
@@ -175,12 +165,12 @@ test('gradients under dropout equal finite differences under the same masks', as
     const weights = tinyWeights(config);
     weights.get(name)!.data[i] += shift;
     const model = new BertForSequenceClassification(engine, config, weights);
-    const { loss } = await gradients(model, ForwardContext.training(engine, SCHEMES.exact, 5, 3), batch);
+    const { loss } = await gradientsOf(model, ForwardContext.training(engine, SCHEMES.exact, 5, 3), batch);
     model.dispose();
     return loss;
   };
   const model = tinyModel(engine, config);
-  const grad = (await gradients(model, ForwardContext.training(engine, SCHEMES.exact, 5, 3), batch)).grads.get(name)!;
+  const grad = (await gradientsOf(model, ForwardContext.training(engine, SCHEMES.exact, 5, 3), batch)).grads.get(name)!;
   const i = grad.reduce((best, g, k) => (Math.abs(g) > Math.abs(grad[best]) ? k : best), 0);
   const h = 0.02;
   const want = ((await lossWith(h, i)) - (await lossWith(-h, i))) / (2 * h);

@@ -4,7 +4,8 @@ import type { Engine } from '../../src/engine/engine';
 import { type BertConfig, parseBertConfig } from '../../src/hub/config';
 import { BertForSequenceClassification } from '../../src/models/bert';
 import { sequenceClassificationSpecs } from '../../src/models/sequenceClassification';
-import { initialWeights, type TextBatch } from '../../src/models/model';
+import { initialWeights, type LabelledBatch, type Model, type TextBatch } from '../../src/models/model';
+import type { ForwardContext } from '../../src/nn/context';
 import { Random } from '../../src/random';
 
 export const tinyConfig = (changes: Record<string, unknown> = {}): BertConfig =>
@@ -54,3 +55,14 @@ export function tinyBatch(config: BertConfig, batchSize: number, length: number,
 
 /** The plain JavaScript engine: everywhere available. */
 export const cpuEngine = (): Promise<Engine> => chooseEngine('cpu');
+
+/** Loss and gradients of one forward and backward pass, by parameter. */
+export async function gradientsOf<Batch extends LabelledBatch>(model: Model<Batch>, ctx: ForwardContext, batch: Batch): Promise<{ grads: Map<string, Float32Array>; loss: number }> {
+  const { engine } = ctx;
+  const out = model.forwardWithLoss(ctx, batch);
+  const pending: Promise<[string, Float32Array]>[] = [];
+  ctx.tape.backward(out.loss, (p, g) => pending.push(engine.read(g).then((d) => [p.name, d as Float32Array])));
+  const loss = (await engine.read(out.loss.tensor))[0];
+  engine.free(out.loss.tensor, out.logits.tensor);
+  return { grads: new Map(await Promise.all(pending)), loss };
+}

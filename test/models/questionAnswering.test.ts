@@ -7,14 +7,16 @@ import { SquadDataset } from '../../src/data/squadDataset';
 import { Tokenizer } from '../../src/data/tokenizer';
 import { chooseEngine } from '../../src/engine/choose';
 import { InvalidArgumentError, LabelError } from '../../src/errors';
+import { parseRobertaConfig } from '../../src/hub/config';
 import { BertForMaskedLM, BertForQuestionAnswering } from '../../src/models/bert';
 import { initialWeights, type TextBatch } from '../../src/models/model';
 import { questionAnsweringSpecs } from '../../src/models/questionAnswering';
+import { RobertaForQuestionAnswering } from '../../src/models/roberta';
 import { ForwardContext } from '../../src/nn/context';
 import { Random } from '../../src/random';
 import { SCHEMES } from '../../src/tape/scheme';
 import { evaluate, SlimFitTrainer } from '../../src/training/trainer';
-import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from './fixtures';
+import { cpuEngine, gradientsOf, tinyBatch, tinyConfig, tinyModel } from './fixtures';
 import { referenceBert } from './referenceBert';
 
 const config = tinyConfig();
@@ -57,12 +59,7 @@ test('the span head’s gradients equal finite differences of the float64 refere
   const engine = await cpuEngine();
   const model = new BertForQuestionAnswering(engine, config, weights());
   const batch = spans(2, 6);
-  const ctx = ForwardContext.deterministic(engine, SCHEMES.exact);
-  const out = model.forwardWithLoss(ctx, batch);
-  const reads: Promise<[string, Float32Array]>[] = [];
-  ctx.tape.backward(out.loss, (p, g) => reads.push(engine.read(g).then((d) => [p.name, d as Float32Array])));
-  engine.free(out.logits.tensor, out.loss.tensor);
-  const grads = new Map(await Promise.all(reads));
+  const { grads } = await gradientsOf(model, ForwardContext.deterministic(engine, SCHEMES.exact), batch);
   assert.equal(grads.size, model.parameters.size);
   const w = new Map([...weights()].map(([n, t]) => [n, { shape: t.shape, data: Float64Array.from(t.data) }]));
   const h = 1e-5;
@@ -165,26 +162,48 @@ test('a saved span model says what it is, with the two labels that Hugging Face�
   assert.equal(engine.memory().tensors, 0);
 });
 
+/** Who barks and who sleeps, in turns; the last question has no answer. */
+const question = (n: number, verb: string, answer: string | undefined, context: string) => ({
+  id: `${n}`,
+  title: 't',
+  question: `who ${verb} ?`,
+  context,
+  answers: answer ? [{ text: answer, start: context.indexOf(answer) }] : [],
+  isImpossible: !answer,
+});
+const EXAMPLES = [
+  question(0, 'barks', 'dog', 'the dog barks and the cat sleeps .'),
+  question(1, 'sleeps', 'cat', 'the dog barks and the cat sleeps .'),
+  question(2, 'barks', 'cat', 'the cat barks and the dog sleeps .'),
+  question(3, 'sleeps', undefined, 'the cat barks and the dog .'),
+];
+
 test('windows of SQuAD questions train it until every answer, and every missing answer, is found', async () => {
   const tokenizer = Tokenizer.fromVocabulary(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'who', 'barks', 'sleeps', 'the', 'dog', 'cat', 'and', '.', '?']);
-  const question = (n: number, verb: string, answer: string | undefined, context: string) => ({
-    id: `${n}`,
-    title: 't',
-    question: `who ${verb} ?`,
-    context,
-    answers: answer ? [{ text: answer, start: context.indexOf(answer) }] : [],
-    isImpossible: !answer,
-  });
-  const examples = [
-    question(0, 'barks', 'dog', 'the dog barks and the cat sleeps .'),
-    question(1, 'sleeps', 'cat', 'the dog barks and the cat sleeps .'),
-    question(2, 'barks', 'cat', 'the cat barks and the dog sleeps .'),
-    question(3, 'sleeps', undefined, 'the cat barks and the dog .'),
-  ];
-  const data = new SquadDataset(examples, tokenizer, { maxLength: 16, maxQueryLength: 4 });
+  const data = new SquadDataset(EXAMPLES, tokenizer, { maxLength: 16, maxQueryLength: 4 });
   const engine = await chooseEngine();
   const before = engine.memory().tensors;
   const model = BertForQuestionAnswering.fresh(engine, tinyConfig({ vocab_size: 14, max_position_embeddings: 16, hidden_size: 32, initializer_range: 0.2 }));
+  const trainer = new SlimFitTrainer({ model, train: data, evaluation: data, metrics: data.metrics, freezeRate: 0.5, batchSize: 4, totalSteps: 150, learningRate: 5e-3, onWarning: () => {} });
+  for await (const _ of trainer.steps());
+  const { metrics } = await trainer.evaluate();
+  assert.deepEqual([metrics.exact, metrics.f1, metrics.NoAns_f1], [100, 100, 100]);
+  trainer.dispose();
+  model.dispose();
+  assert.equal(engine.memory().tensors, before);
+});
+
+test('windows of RoBERTa’s byte-level tokens train its span model until every answer, and every missing answer, is found', async () => {
+  const tokenizer = Tokenizer.fromFolder(path.join(__dirname, '../data/fixtures/bpe'));
+  const data = new SquadDataset(EXAMPLES, tokenizer, { maxLength: 48, maxQueryLength: 12, padding: 'max' });
+  assert.equal(data.size, EXAMPLES.length);
+  const engine = await chooseEngine();
+  const before = engine.memory().tensors;
+  const config = parseRobertaConfig({
+    model_type: 'roberta', vocab_size: tokenizer.vocabSize, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 32, max_position_embeddings: 50,
+    type_vocab_size: 1, hidden_act: 'gelu', layer_norm_eps: 1e-5, hidden_dropout_prob: 0, attention_probs_dropout_prob: 0, pad_token_id: tokenizer.padTokenId, initializer_range: 0.2,
+  });
+  const model = RobertaForQuestionAnswering.fresh(engine, config);
   const trainer = new SlimFitTrainer({ model, train: data, evaluation: data, metrics: data.metrics, freezeRate: 0.5, batchSize: 4, totalSteps: 150, learningRate: 5e-3, onWarning: () => {} });
   for await (const _ of trainer.steps());
   const { metrics } = await trainer.evaluate();

@@ -28,14 +28,8 @@ export function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / ((a + f) * Math.sqrt(Math.PI)));
 }
 
-export function referenceBert(
-  w: Weights,
-  c: ReferenceConfig,
-  batch: { inputIds: ArrayLike<number>; tokenTypeIds: ArrayLike<number>; attentionMask: ArrayLike<number>; labels: ArrayLike<number>; batchSize: number; length: number },
-): { logits: number[][]; loss: number } {
-  const { H, L, A, eps } = c;
-  const { batchSize: B, length: T } = batch;
-  const d = H / A;
+/** A linear map and a LayerNorm of one row, by the module's name. */
+export function referenceParts(w: Weights, H: number, eps: number) {
   const at = (name: string) => w.get(name)!.data;
   const linear = (x: number[], name: string): number[] => {
     const W = at(`${name}.weight`);
@@ -47,6 +41,18 @@ export function referenceBert(
     const variance = x.reduce((s, v) => s + (v - mean) ** 2, 0) / H;
     return x.map((v, i) => ((v - mean) / Math.sqrt(variance + eps)) * at(`${name}.weight`)[i] + at(`${name}.bias`)[i]);
   };
+  return { at, linear, norm };
+}
+
+export function referenceBert(
+  w: Weights,
+  c: ReferenceConfig,
+  batch: { inputIds: ArrayLike<number>; tokenTypeIds: ArrayLike<number>; attentionMask: ArrayLike<number>; labels: ArrayLike<number>; batchSize: number; length: number },
+): { logits: number[][]; loss: number } {
+  const { H, L, A, eps } = c;
+  const { batchSize: B, length: T } = batch;
+  const d = H / A;
+  const { at, linear, norm } = referenceParts(w, H, eps);
   const logits: number[][] = [];
   for (let b = 0; b < B; b++) {
     let x = Array.from({ length: T }, (_, t) => {

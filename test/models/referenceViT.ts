@@ -2,7 +2,7 @@
  * ViT image classification in plain float64 loops: the independent reference of the model's tests. Takes whole images and convolves, where the model multiplies patches. Returns logits and the mean
  * cross-entropy. No dropout.
  */
-import { erf } from './referenceBert';
+import { erf, referenceParts } from './referenceBert';
 
 type Weights = ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }>;
 
@@ -24,17 +24,7 @@ export function referenceViT(
 ): { logits: number[][]; loss: number } {
   const { batchSize: B, channels: C, height, width } = batch;
   const d = H / A;
-  const at = (name: string) => w.get(name)!.data;
-  const linear = (x: number[], name: string): number[] => {
-    const W = at(`${name}.weight`);
-    const b = at(`${name}.bias`);
-    return Array.from({ length: b.length }, (_, o) => x.reduce((s, xi, i) => s + xi * W[o * x.length + i], b[o]));
-  };
-  const norm = (x: number[], name: string): number[] => {
-    const mean = x.reduce((s, v) => s + v, 0) / H;
-    const variance = x.reduce((s, v) => s + (v - mean) ** 2, 0) / H;
-    return x.map((v, i) => ((v - mean) / Math.sqrt(variance + eps)) * at(`${name}.weight`)[i] + at(`${name}.bias`)[i]);
-  };
+  const { at, linear, norm } = referenceParts(w, H, eps);
   const logits: number[][] = [];
   for (let b = 0; b < B; b++) {
     const kernel = at(`${base}.embeddings.patch_embeddings.projection.weight`);

@@ -17,7 +17,7 @@ import { cutPatches } from '../../src/nn/patchEmbedding';
 import { Random } from '../../src/random';
 import { SCHEMES } from '../../src/tape/scheme';
 import { SlimFitTrainer } from '../../src/training/trainer';
-import { cpuEngine } from './fixtures';
+import { cpuEngine, gradientsOf } from './fixtures';
 import { referenceViT } from './referenceViT';
 
 const configOf = (changes: Record<string, unknown> = {}): ViTConfig =>
@@ -85,12 +85,7 @@ test('exact gradients equal finite differences of the float64 reference, for eve
     const config = configOf({ model_type: modelType });
     const model = new ViTForImageClassification(engine, config, weightsOf(config));
     const batch = batchOf(config, 2);
-    const ctx = ForwardContext.deterministic(engine, SCHEMES.exact);
-    const out = model.forwardWithLoss(ctx, batch);
-    const pending: Promise<[string, Float32Array]>[] = [];
-    ctx.tape.backward(out.loss, (p, g) => pending.push(engine.read(g).then((d) => [p.name, d as Float32Array])));
-    engine.free(out.loss.tensor, out.logits.tensor);
-    const grads = new Map(await Promise.all(pending));
+    const { grads } = await gradientsOf(model, ForwardContext.deterministic(engine, SCHEMES.exact), batch);
     assert.deepEqual([...grads.keys()].sort(), [...model.parameters.keys()].sort());
     const weights = new Map([...weightsOf(config)].map(([n, w]) => [n, { shape: w.shape, data: Float64Array.from(w.data) }]));
     const h = 1e-5;

@@ -17,7 +17,7 @@ import { selectRows } from '../../src/nn/select';
 import { type AttentionOptions, selfAttention } from '../../src/nn/selfAttention';
 import { Random } from '../../src/random';
 import { Parameter } from '../../src/tape/parameter';
-import { type ActivationMode, SCHEMES } from '../../src/tape/scheme';
+import { type ActivationMode, type ActivationScheme, SCHEMES, schemeOf } from '../../src/tape/scheme';
 import type { Variable } from '../../src/tape/tape';
 import { map, mapRows, matmul, normRow, random, type Ref, roundHalfEven, rowsOf, size, softmaxRow, sumOf, transposed, zip } from '../engine/reference';
 import { erf } from '../models/referenceBert';
@@ -40,7 +40,7 @@ const upload = (a: Ref) => engine.upload(Float32Array.from(a.data), a.shape);
 const uploadIds = (ids: readonly number[], shape: readonly number[] = [ids.length]) => engine.upload(Int32Array.from(ids), shape);
 
 interface Case {
-  readonly mode: ActivationMode;
+  readonly mode: ActivationMode | ActivationScheme;
   /** Dropout acts only in a context of its own. */
   readonly context?: ForwardContext;
   readonly inputs?: Readonly<Record<string, Ref>>;
@@ -63,7 +63,7 @@ interface Outcome {
 
 /** Runs a part forward and backward. Whatever the part is, the ledger's bytes are the engine's, and nothing kept outlives backward. */
 async function trial(c: Case): Promise<Outcome> {
-  const ctx = c.context ?? ForwardContext.deterministic(engine, SCHEMES[c.mode]);
+  const ctx = c.context ?? ForwardContext.deterministic(engine, schemeOf(c.mode));
   const { tape } = ctx;
   const got = new Map<string, DeviceTensor>();
   const take = (name: string, g: DeviceTensor) => {
@@ -392,16 +392,17 @@ const merged = (x: Ref): Ref => transposed(x, [0, 2, 1, 3]);
 const times = (a: Ref, b: Ref | undefined): Ref => (b ? zip(a, b, (x, y) => x * y) : a);
 
 /** `ofProbs` and `ofValues` are dropout's masks, 1/(1 − p) or 0. */
-function attentionReference(q: Ref, k: Ref, v: Ref, g: Ref, tokens: number, options: { paper: boolean; mask?: Ref; ofProbs?: Ref; ofValues?: Ref }) {
+function attentionReference(q: Ref, k: Ref, v: Ref, g: Ref, tokens: number, options: { paper: boolean; mask?: Ref; ofProbs?: Ref; ofValues?: Ref; codes?: (x: Ref, of: 'operand' | 'probabilities') => Ref }) {
   const { paper, mask, ofProbs, ofValues } = options;
+  const { codes = (x, of) => (paper ? map(x, of === 'operand' ? q34 : q08) : x) } = options;
   const [qh, kh, vh, gh] = [q, k, v, g].map((x) => headsOf(x, tokens));
   const dropped = times(vh, ofValues);
   const scores = map(matmul(qh, kh, false, true), (s, i) => s / Math.sqrt(D) + (mask ? mask.data[Math.floor(i / (A * tokens * tokens)) * tokens + (i % tokens)] : 0));
   const p = mapRows(scores, softmaxRow);
   const y = merged(matmul(times(p, ofProbs), dropped));
   // What backward sees.
-  const [q1, k1, v1] = paper ? [qh, kh, dropped].map((x) => map(x, q34)) : [qh, kh, dropped];
-  const p1 = paper ? map(p, q08) : p;
+  const [q1, k1, v1] = [qh, kh, dropped].map((x) => codes(x, 'operand'));
+  const p1 = codes(p, 'probabilities');
   const dv = merged(times(matmul(times(p1, ofProbs), gh, true), ofValues));
   const t = zip(times(matmul(gh, v1, false, true), ofProbs), p1, (a, b) => a * b);
   const ds = mapRows(t, (row, i) => row.map((x, j) => x - rowsOf(p1)[i][j] * sumOf(row)));
@@ -482,6 +483,73 @@ it('attention drops values in paper mode (codes taken after dropout), probabilit
     near(got.grads.v, want.dv, `dv, ${mode}`);
     assert.deepEqual(got.kept, keptOf(paper, batch, tokens), 'no mask is kept');
   }
+});
+
+it('probabilities computed again are not kept, and the gradients are those of keeping them in float32, under either dropout, with and without padding', async (r) => {
+  const [batch, tokens] = [2, 5];
+  const { q, k, v, g } = attentionCase(r, batch, tokens);
+  const mask: Ref = { shape: [batch, 1, 1, tokens], data: Array.from({ length: batch * tokens }, (_, i) => (i >= batch * tokens - 2 ? -10000 : 0)) };
+  for (const attentionDropout of ['values', 'probabilities'] as const)
+    for (const padded of [false, true]) {
+      const onDevice = padded ? upload(mask) : undefined;
+      const run = (attentionProbs: ActivationScheme['attentionProbs']) => {
+        const scheme: ActivationScheme = { ...SCHEMES.exact, attentionDropout, attentionProbs };
+        return trial({ mode: scheme, context: ForwardContext.training(engine, scheme, 11, 4), inputs: { q, k, v }, grad: g, forward: attend({ dropout: 0.4, mask: onDevice }) });
+      };
+      const [kept, again] = [await run('float32'), await run('recompute')];
+      if (onDevice) engine.free(onDevice);
+      for (const name of ['q', 'k', 'v']) again.grads[name].forEach((x, i) => assert.ok(Math.abs(x - kept.grads[name][i]) < 1e-6, `d${name}[${i}], ${attentionDropout}`));
+      assert.deepEqual(again.kept, keptOf(false, batch, tokens).filter(([, what]) => what !== 'probabilities'));
+    }
+});
+
+it('probabilities computed again from coded operands give the gradients of attention over the coded operands', async (r) => {
+  const scheme: ActivationScheme = { ...SCHEMES.paper, attentionProbs: 'recompute' };
+  const { q, k, v, g } = attentionCase(r, 2, 5);
+  const { y, grads, kept } = await trial({ mode: scheme, inputs: { q, k, v }, grad: g, forward: attend() });
+  const coded = attentionReference(map(q, q34), map(k, q34), map(v, q34), g, 5, { paper: false });
+  near(y, attentionReference(q, k, v, g, 5, { paper: false }).y, 'context, which is exact');
+  near(grads.q, coded.dq, 'dq');
+  near(grads.k, coded.dk, 'dk');
+  near(grads.v, coded.dv, 'dv');
+  assert.deepEqual(kept, keptOf(true, 2, 5).filter(([, what]) => what !== 'probabilities'));
+});
+
+it('self-attention from operands and probabilities with a step for each row of each head: gradients of what the codes stand for, and 4 bytes a row beside the codes', async (r) => {
+  const [batch, tokens] = [2, 5];
+  const { q, k, v, g } = attentionCase(r, batch, tokens);
+  const codes = (x: Ref, of: 'operand' | 'probabilities') =>
+    mapRows(x, (row) => {
+      const step = Math.fround(Math.max(...row.map(Math.abs)) / (of === 'operand' ? 127 : 255));
+      return row.map((a) => roundHalfEven(a / step) * step);
+    });
+  const scheme: ActivationScheme = { ...SCHEMES.paper, attentionOperands: 'q8-row', attentionProbs: 'u8-row' };
+  const { grads, kept } = await trial({ mode: scheme, inputs: { q, k, v }, grad: g, forward: attend() });
+  const want = attentionReference(q, k, v, g, tokens, { paper: true, codes });
+  near(grads.q, want.dq, 'dq');
+  near(grads.k, want.dk, 'dk');
+  near(grads.v, want.dv, 'dv');
+  const row = (what: string, n: number, width: number, code: string) => ['self', what, 'static', code, 4 * Math.ceil(n / 4) + 4 * (n / width), 4 * Math.ceil(n / 4) - n];
+  const operand = batch * tokens * A * D;
+  assert.deepEqual(kept, [row('query', operand, D, 'q8-row'), row('key', operand, D, 'q8-row'), row('probabilities', batch * A * tokens * tokens, tokens, 'u8-row'), row('value', operand, D, 'q8-row')]);
+});
+
+it('attention keeps only what the gradients that are asked for need', async (r) => {
+  const { q, k, v, g } = attentionCase(r, 2, 5);
+  const want = attentionReference(q, k, v, g, 5, { paper: false });
+  for (const [constants, kept, keptAgain] of [
+    [['q', 'k'], ['probabilities'], ['query', 'key']],
+    [['k', 'v'], ['key', 'probabilities', 'value'], ['query', 'key', 'value']],
+    [['q', 'v'], ['query', 'probabilities', 'value'], ['query', 'key', 'value']],
+    [['v'], ['query', 'key', 'probabilities', 'value'], ['query', 'key', 'value']],
+    [['q', 'k', 'v'], [], []],
+  ] as const)
+    for (const again of [false, true]) {
+      const out = await trial({ mode: { ...SCHEMES.exact, attentionProbs: again ? 'recompute' : 'float32' }, inputs: { q, k, v }, constants, grad: g, forward: attend() });
+      assert.deepEqual(out.kept.map(([, what]) => what), again ? keptAgain : kept);
+      assert.deepEqual(Object.keys(out.grads).sort(), ['k', 'q', 'v'].filter((n) => !(constants as readonly string[]).includes(n)));
+      for (const [name, dx] of Object.entries(out.grads)) near(dx, want[`d${name}` as 'dq'], `d${name}`);
+    }
 });
 
 // ---- embeddings, rows -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ const valuesOf = async (p: Parameter) => Array.from(await engine.read(p.data));
 /** One update with a gradient of the host. @returns the update magnitude if it was asked for */
 async function apply(optimizer: AdamW, p: Parameter, g: Ref, lr: number, magnitude = true): Promise<number | undefined> {
   const grad = engine.upload(Float32Array.from(g.data), g.shape, 'gradients');
-  const got = optimizer.apply(p, grad, lr, magnitude);
+  const got = optimizer.apply(p, grad, lr, magnitude ? 'mean-relative' : undefined);
   engine.free(grad);
   if (!got) return undefined;
   const value = (await engine.read(got))[0];

@@ -172,7 +172,7 @@ const REPLAYS: Readonly<Record<string, (engine: Engine, file: GoldenFile) => Pro
     for (const [i, kind] of o.kind.entries()) {
       if (kind !== 'none') {
         const g = kind === 'zero' ? engine.full(start.shape, 0) : engine.upload(file.tensor(`adamw.grad${i}`).data, start.shape);
-        engine.adamwStep({ weight, m, v }, g, { lr: o.lr[i], beta1: o.beta1, beta2: o.beta2, eps: o.eps, weightDecay: o.weight_decay, step: ++count, magnitude: false });
+        engine.adamwStep({ weight, m, v }, g, { lr: o.lr[i], beta1: o.beta1, beta2: o.beta2, eps: o.eps, weightDecay: o.weight_decay, step: ++count, magnitude: undefined });
         engine.free(g);
       }
       errors[`p${i + 1}`] = relativeL2(await engine.read(weight), file.tensor(`adamw.p${i + 1}`).data);
@@ -192,7 +192,7 @@ const REPLAYS: Readonly<Record<string, (engine: Engine, file: GoldenFile) => Pro
       const m = engine.upload(from.map((w, i) => (w - to[i]) / factor), old.shape, 'optimizer');
       const v = engine.full(old.shape, 0, 'optimizer');
       const g = engine.full(old.shape, 0);
-      const d = engine.adamwStep({ weight, m, v }, g, { lr: 1, beta1, beta2, eps: 1, weightDecay: 0, step: 1, magnitude: true })!;
+      const d = engine.adamwStep({ weight, m, v }, g, { lr: 1, beta1, beta2, eps: 1, weightDecay: 0, step: 1, magnitude: 'mean-relative' })!;
       const value = (await engine.read(d))[0];
       engine.free(weight, m, v, g, d);
       return value;

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ForwardContext } from '../../src/nn/context';
-import { SCHEMES } from '../../src/tape/scheme';
-import { gradientErrors, singleEncodings } from '../../src/training/gradients';
+import { type ActivationScheme, SCHEMES } from '../../src/tape/scheme';
+import { GradientComparison, gradientErrors, singleEncodings } from '../../src/training/gradients';
 import { SlimFitTrainer } from '../../src/training/trainer';
 import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
 
@@ -55,6 +55,21 @@ test('each encoding alone differs from the exact scheme in that one alone', () =
     Object.values(each).map((s) => Object.keys(s).filter((k) => s[k as keyof typeof s] !== exact[k as keyof typeof exact])),
     [['attentionOperands'], ['attentionProbs'], ['geluInput'], ['downProjectionInput'], ['frozenLayerNormShare', 'layerNormBackwardEps']],
   );
+});
+
+test('of 8-bit attention the gradient is nearer the exact one with a step for each row than in fixed point, whether probabilities are kept or computed again; in float32 computing them again changes nothing', async () => {
+  const engine = await cpuEngine();
+  const config = tinyConfig({ attention_probs_dropout_prob: 0.1 });
+  const model = tinyModel(engine, config);
+  const of = (attentionOperands: ActivationScheme['attentionOperands'], attentionProbs: ActivationScheme['attentionProbs']): ActivationScheme => ({ ...SCHEMES.exact, attentionOperands, attentionProbs });
+  const schemes = { fixed: of('q3.4', 'q0.8'), 'fixed, recomputed': of('q3.4', 'recompute'), rows: of('q8-row', 'u8-row'), 'rows, recomputed': of('q8-row', 'recompute'), recomputed: of('float32', 'recompute') };
+  const errors = await gradientErrors(model, tinyBatch(config, 4, 6), (scheme) => ForwardContext.training(engine, scheme, 7, 2), schemes);
+  const error = new Map((new GradientComparison(0, errors).overall().objects() as Rows).map((r) => [r.encodings, r.relativeError]));
+  assert.ok(error.get('recomputed')! < 1e-6, JSON.stringify([...error]));
+  assert.ok(error.get('rows')! < error.get('fixed')! / 2 && error.get('rows, recomputed')! < error.get('fixed, recomputed')! / 2, JSON.stringify([...error]));
+  assert.ok([...error.values()].every((e) => e < 0.1), JSON.stringify([...error]));
+  model.dispose();
+  assert.equal(engine.memory().tensors, 0);
 });
 
 test('a trainer compares the gradient of its next step, of the layers that train in it, and is as before', async () => {

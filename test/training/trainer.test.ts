@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { InterruptedError, InvalidArgumentError, LabelError, LossNotFiniteError } from '../../src/errors';
 import { InterLayerScheduling } from '../../src/freezing/ils';
-import type { BatchSource, TextBatch } from '../../src/models/model';
+import { type BatchSource, type TextBatch, weightOfBias } from '../../src/models/model';
+import { ForwardContext } from '../../src/nn/context';
+import { SCHEMES } from '../../src/tape/scheme';
 import { accuracy, argmaxRows } from '../../src/data/metrics';
 import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
 import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
@@ -251,9 +253,82 @@ test('what cannot work is refused by its value', async () => {
     [{ alwaysTrain: ['no.such.weight'] }, 'no.such.weight'],
     [{ train: { ...train, size: 0 } }, 'no training examples'],
     [{ mode: 'fast' as 'paper' }, 'fast'],
+    [{ magnitude: 'l1' as 'relative-l2' }, 'l1'],
+    [{ mode: { ...SCHEMES.paper, attentionProbs: 'int4' as 'recompute' } }, 'int4'],
     [{ optimizer: { beta1: 1 } }, '1'],
   ] as const)
     assert.throws(() => new SlimFitTrainer({ model, train, ...options }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(options));
+  model.dispose();
+  assert.equal(engine.memory().tensors, 0);
+});
+
+test('with frozen biases a bias moves in the steps in which its weight does, nothing is kept below the lowest layer that trains, and peek knows', async () => {
+  for (const options of [{ mode: 'tuned' }, { mode: 'paper', frozenBiases: true }, { mode: SCHEMES.exact, frozenBiases: true }] as const) {
+    const { trainer, model, close } = await trainerOf({ ...options, freezeRate: 0.9 });
+    const order = model.specs.map((s) => s.name);
+    for (let i = 0; i < 8; i++) {
+      const before = await model.weights();
+      const { activationBytes } = trainer.peek();
+      const r = await trainer.step();
+      assert.equal(r.activationBytes, activationBytes);
+      const after = await model.weights();
+      const active = new Set(r.active.map((l) => trainer.freezableLayers[l].name));
+      const moved = order.filter((n) => after.get(n)!.data.some((v, j) => v !== before.get(n)!.data[j]));
+      assert.deepEqual(moved, order.filter((n) => active.has(weightOfBias(n))));
+      const lowest = Math.min(...[...active].map((n) => order.indexOf(n)));
+      const encoderLayerOf = (name: string) => Number(/layer\.(\d+)\./.exec(name)?.[1] ?? (name.includes('embeddings') ? -1 : Infinity));
+      assert.ok(r.activations.every((a) => encoderLayerOf(`${a.layer}.`) >= encoderLayerOf(order[lowest])), order[lowest]);
+    }
+    close();
+  }
+});
+
+test('relative norms of the steps are what the weights themselves say, and for a weight of zeros 1, without a warning', async () => {
+  const warnings: string[] = [];
+  for (const options of [{ magnitude: 'relative-l2' }, { mode: 'tuned' }] as const) {
+    const { engine, trainer, model, close } = await trainerOf({ ...options, freezeRate: 0.9, onWarning: (t) => warnings.push(t) });
+    const zero = 'bert.embeddings.token_type_embeddings.weight';
+    engine.write(model.parameters.get(zero)!.data, new Float32Array(model.parameters.get(zero)!.size));
+    for (let i = 0; i < 20; i++) {
+      const before = await model.weights();
+      const r = await trainer.step();
+      const after = await model.weights();
+      for (const index of r.active) {
+        const { name } = trainer.freezableLayers[index];
+        const [b, a] = [before, after].map((w) => Array.from(w.get(name)!.data));
+        const norm = (x: readonly number[]) => Math.sqrt(x.reduce((s, v) => s + v * v, 0));
+        const want = norm(b) === 0 ? 1 : norm(a.map((v, j) => v - b[j])) / norm(b);
+        assert.ok(Math.abs(r.updateMagnitudes[index] - want) < 1e-3 * want, `${name}: ${r.updateMagnitudes[index]} is not ${want}`);
+      }
+    }
+    close();
+  }
+  assert.deepEqual(warnings, []);
+});
+
+test('freezing biases changes no gradient of what trains', async () => {
+  const engine = await cpuEngine();
+  const model = tinyModel(engine);
+  const batch = tinyBatch(tinyConfig(), 4, 6);
+  const layers = model.layers.map((l) => l.name);
+  const gradientsOf = async (trained: readonly string[], frozenBiases: boolean) => {
+    for (const p of model.parameters.values()) {
+      const name = frozenBiases ? weightOfBias(p.name) : p.name;
+      p.trains = !layers.includes(name) || trained.includes(name);
+    }
+    const ctx = ForwardContext.deterministic(engine, SCHEMES.exact);
+    const out = model.forwardWithLoss(ctx, batch);
+    const reads: Promise<[string, Float32Array | Int32Array]>[] = [];
+    ctx.tape.backward(out.loss, (p, g) => reads.push(engine.read(g).then((d) => [p.name, d])));
+    engine.free(out.loss.tensor, out.logits.tensor);
+    return new Map(await Promise.all(reads));
+  };
+  for (const trained of [['bert.encoder.layer.1.attention.self.value.weight'], ['bert.encoder.layer.0.output.LayerNorm.weight', 'classifier.weight'], ['bert.encoder.layer.1.attention.self.key.weight'], ['bert.pooler.dense.weight']]) {
+    const all = await gradientsOf(trained, false);
+    const few = await gradientsOf(trained, true);
+    assert.deepEqual([...few.keys()].sort(), trained.flatMap((n) => [n, n.replace('.weight', '.bias')]).sort());
+    for (const [name, g] of few) assert.deepEqual(g, all.get(name), name);
+  }
   model.dispose();
   assert.equal(engine.memory().tensors, 0);
 });

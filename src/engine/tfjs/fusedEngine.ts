@@ -5,11 +5,12 @@
 import { InvalidArgumentError } from '../../errors';
 import { sizeOf } from '../baseEngine';
 import { payloadBytes } from '../codes';
+import type { FixedPointTensor } from '../composedEngine';
 import { type AdamWOptions, type AdamWState, type DeviceTensor, type EncodedTensor, FIXED_POINT, type FixedPoint, type RandomKey, type RowStats, type SparseTensor } from '../engine';
 import { TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
 import { type Id, TensorflowEngine } from './tensorflowEngine';
 
-const DECODE = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4' } as const;
+const DECODE: Readonly<Record<FixedPoint, string>> = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4', 'q7.0': 'SlimfitDecodeInt8', 'q8.0': 'SlimfitDecodeUint8' };
 
 /** TensorFlow on a CPU, with the library of fused kernels loaded. The kernels trust sizes, so they are looked at here. */
 export class FusedEngine extends TensorflowEngine {
@@ -108,14 +109,14 @@ export class FusedEngine extends TensorflowEngine {
   }
 
   // ---- encodings ------------------------------------------------------------------------------------------------------------
-  override encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
+  protected override pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
     const { bits, scale, lo, hi } = FIXED_POINT[encoding];
     const bytes = payloadBytes(x.size, encoding);
     const code = this.floats(encoding, [scale, lo, hi]);
     const words = this.run([Math.ceil(bytes / 4)], () => this.op(`SlimfitEncode${bits}`, [], [this.raw(x), code]), 'int32');
     return { encoding, shape: x.shape, words, payloadBytes: bytes };
   }
-  override decode(x: EncodedTensor): DeviceTensor {
+  protected override unpack(x: FixedPointTensor): DeviceTensor {
     return this.fused(x.shape, DECODE[x.encoding], this.raw(x.words), this.ints(x.shape), this.float(1 / FIXED_POINT[x.encoding].scale));
   }
   override topK(x: DeviceTensor, count: number): SparseTensor {
@@ -128,18 +129,26 @@ export class FusedEngine extends TensorflowEngine {
   }
 
   // ---- optimizer --------------------------------------------------------------------------------------------------------------
-  /** One pass over weight, moments and gradient, written in place; the update magnitude comes out of the same pass, without a copy of the weight. */
+  /**
+   * One pass over weight, moments and gradient, written in place; the paper's update magnitude comes out of the same pass, without a copy of the weight. The relative norm is worked out from what the step
+   * leaves, without one either.
+   */
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     const { weight, m, v } = state;
     this.checkAdamW(state, grad);
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
+    const decay = o.lr * o.weightDecay;
+    const before = o.magnitude === 'relative-l2' ? this.meanSquare(weight) : undefined;
     const magnitude = this.run([], () => {
-      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay);
+      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, decay);
       const options = this.temporary(this.tf.createTensor([numbers.length], TF_TYPE.float, numbers));
       return this.op('SlimfitAdamW', [], [weight, m, v, grad].map((t) => this.raw(t)).concat(options));
     });
-    if (o.magnitude) return magnitude;
+    if (o.magnitude === 'mean-relative') return magnitude;
     this.free(magnitude);
-    return undefined;
+    if (!before) return undefined;
+    const relative = this.scope(() => this.relativeNorm(before, this.meanSquare(this.stepMade(state, o, rate, decay))));
+    this.free(before);
+    return relative;
   }
 }

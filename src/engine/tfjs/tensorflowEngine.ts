@@ -5,7 +5,7 @@
 import { InvalidArgumentError, ShapeError } from '../../errors';
 import { broadcast, sizeOf } from '../baseEngine';
 import { payloadBytes } from '../codes';
-import { ComposedEngine } from '../composedEngine';
+import { ComposedEngine, type FixedPointTensor } from '../composedEngine';
 import {
   type AdamWOptions,
   type AdamWState,
@@ -283,7 +283,7 @@ export class TensorflowEngine extends ComposedEngine<Id> {
   }
 
   // ---- encodings ----------------------------------------------------------------------------------------------------------------
-  encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
+  protected pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
     const { bits, scale, lo, hi } = FIXED_POINT[encoding];
     const bytes = payloadBytes(x.size, encoding);
     const words = Math.ceil(bytes / 4);
@@ -321,7 +321,7 @@ export class TensorflowEngine extends ComposedEngine<Id> {
     return this.constant(`pad${after}`, () => this.tf.createTensor([1, 2], TF_TYPE.int32, Int32Array.of(0, after)));
   }
 
-  decode(x: EncodedTensor): DeviceTensor {
+  protected unpack(x: FixedPointTensor): DeviceTensor {
     const { bits, scale, lo } = FIXED_POINT[x.encoding];
     const size = sizeOf(x.shape);
     return this.run(x.shape, () => {
@@ -454,7 +454,7 @@ export class TensorflowEngine extends ComposedEngine<Id> {
         }
       });
       for (const [t, id] of [[weight, variable], [m, first], [v, second]] as const) this.setRaw(t, this.readVariable(id));
-      return before && this.relativeChange(before, weight);
+      return before && this.updateMagnitude(o.magnitude, before, weight);
     });
   }
 

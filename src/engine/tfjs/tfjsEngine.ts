@@ -8,7 +8,7 @@ import * as wasm from '@tensorflow/tfjs-backend-wasm';
 import * as tf from '@tensorflow/tfjs-core';
 import { broadcast, sizeOf } from '../baseEngine';
 import { largestPositions, packCodes, payloadBytes, unpackCodes } from '../codes';
-import { ComposedEngine } from '../composedEngine';
+import { ComposedEngine, type FixedPointTensor } from '../composedEngine';
 import type { Category, DeviceTensor, DType, EncodedTensor, Engine, FixedPoint, MatmulOptions, RandomKey, SparseTensor } from '../engine';
 import { EngineUnavailableError, ShapeError } from '../../errors';
 import { dropoutMask } from '../randomBits';
@@ -206,11 +206,11 @@ class TfjsEngine extends ComposedEngine<tf.Tensor> {
     return this.place(dropoutMask(sizeOf(shape), p, key.seed, key.counter), shape);
   }
 
-  encode(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
+  protected pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
     const words = packCodes(this.values(x) as Float32Array, encoding);
     return { encoding, shape: x.shape, words: this.place(words, [words.length]), payloadBytes: payloadBytes(x.size, encoding) };
   }
-  decode(x: EncodedTensor): DeviceTensor {
+  protected unpack(x: FixedPointTensor): DeviceTensor {
     return this.place(unpackCodes(this.values(x.words) as Int32Array, sizeOf(x.shape), x.encoding), x.shape);
   }
   topK(x: DeviceTensor, count: number): SparseTensor {

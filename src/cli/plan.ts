@@ -1,0 +1,79 @@
+/** `slimfit plan`: the memory of a training step before anything is downloaded or computed, and what fits in a budget. */
+import { existsSync } from 'node:fs';
+import type { Kernels } from '../engine/shapeEngine';
+import { InvalidArgumentError } from '../errors';
+import { readConfig } from '../hub/folder';
+import { fitMemory, type MemoryFit, type MemoryPlan, planMemory } from '../memory/planner';
+import { memoryQuery } from '../training/recipePlan';
+import { formatBytes, parseBytes } from '../units';
+import { parseTrain } from './trainOptions';
+
+const HELP = `slimfit plan --recipe NAME [options]      the memory of a training step; options as of \`slimfit train\`, and
+
+  --budget BYTES          such as 8GiB, 500MB: the largest batch that fits, or with --batch-size the smallest change that makes it fit
+  --kernels NAME          whose temporaries count: fused (TensorFlow on a CPU, default), tensorflow (a GPU), composed (wasm, cpu)
+`;
+
+/** @returns the exit code */
+export async function plan(argv: readonly string[]): Promise<number> {
+  process.stdout.write(planText(argv));
+  return 0;
+}
+
+/** What the command prints. @throws InvalidArgumentError, MemoryBudgetError, and as `slimfit train` */
+export function planText(argv: readonly string[]): string {
+  const rest = [...argv];
+  if (rest.includes('--help') || rest.includes('-h')) return HELP;
+  const budgetText = take(rest, '--budget');
+  const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
+  const request = parseTrain([...rest, '--dry-run'])!;
+  const { recipe, options, mode, frozenBiases } = request;
+  const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
+  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases }), kernels };
+  if (budgetText === undefined) return report(`${recipe.name} (${recipe.source})`, { plan: planMemory(query), changes: {} }, query);
+  const { batchSize, ...open } = query;
+  const isBatchGiven = rest.some((a) => a === '--batch-size' || a.startsWith('--batch-size='));
+  const budget = parseBytes(budgetText);
+  return report(`${recipe.name} (${recipe.source})`, fitMemory({ ...open, budget, ...(isBatchGiven && { batchSize }) }), query, budget);
+}
+
+/** Takes an option and its value out of the words. */
+function take(words: string[], option: string): string | undefined {
+  const at = words.findIndex((w) => w === option || w.startsWith(`${option}=`));
+  if (at < 0) return undefined;
+  const joined = words[at].startsWith(`${option}=`);
+  const value = joined ? words[at].slice(option.length + 1) : words[at + 1];
+  if (value === undefined || value === '' || value.startsWith('--')) throw new InvalidArgumentError(`${option} needs a value`);
+  words.splice(at, joined ? 1 : 2);
+  return value;
+}
+
+function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnType<typeof memoryQuery>, budget?: number): string {
+  const mode = changes.mode ?? query.mode ?? 'paper';
+  const frozenBiases = changes.frozenBiases ?? query.frozenBiases;
+  const changed = Object.keys(changes).length > 0 ? ' (changed to fit)' : '';
+  const rows: readonly (readonly [string, string])[] = [
+    ['task', title],
+    ...(budget === undefined ? [] : [['budget', `${formatBytes(budget)}${changed}`] as const]),
+    ['batch', `${p.batchSize} × ${query.length === undefined ? `${query.imageSize}×${query.imageSize} pixels` : `${query.length} tokens`}`],
+    ['mode', `${typeof mode === 'string' ? mode : mode.name}${frozenBiases ? ', biases freeze with their layer' : ''}`],
+    ['freeze rate', `${changes.freezeRate ?? query.freezeRate}: ${p.layers - p.trains.length} of ${p.layers} layers frozen, here those that leave the costliest to train`],
+    ['weights', formatBytes(p.weightBytes)],
+    ['optimizer moments', `${formatBytes(p.momentBytes)} once every layer has trained`],
+    ['kept for backward', formatBytes(p.activationBytes)],
+    ['gradients, temporaries', `${formatBytes(p.temporaryBytes)} at the peak, of gradients at most ${formatBytes(p.gradientBytes)} at a time`],
+    ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : 'TensorFlow'} takes below the engine`],
+  ];
+  return `${table(rows)}\nkept for backward, by role and encoding\n${table(sums(p, (a) => `${a.role}, ${a.encoding}`))}\nkept for backward, by part of the model\n${table(sums(p, (a) => a.part))}`;
+}
+
+function table(rows: readonly (readonly [string, string])[]): string {
+  const width = Math.max(0, ...rows.map(([name]) => name.length)) + 2;
+  return rows.map(([name, text]) => `${name.padEnd(width)}${text}\n`).join('');
+}
+
+function sums({ activations }: MemoryPlan, of: (a: MemoryPlan['activations'][number]) => string): [string, string][] {
+  const groups = new Map<string, number>();
+  for (const a of activations) groups.set(of(a), (groups.get(of(a)) ?? 0) + a.bytes);
+  return [...groups].map(([name, bytes]) => [`  ${name}`, formatBytes(bytes)]);
+}

@@ -1,0 +1,205 @@
+/**
+ * An engine that computes nothing and counts everything: tensors have shapes, owners, categories and bytes, but no values. A step run on it takes milliseconds and has the live and peak bytes of the same
+ * step on the engine that it stands for, since the book-keeping is the same code; only which operations leave temporaries differs from engine to engine, and that is written here.
+ */
+import { InvalidArgumentError } from '../errors';
+import { broadcast } from './baseEngine';
+import { payloadBytes } from './codes';
+import { ComposedEngine, type FixedPointTensor } from './composedEngine';
+import type { AdamWOptions, AdamWState, Category, DeviceTensor, DType, EncodedTensor, EngineName, FixedPoint, MatmulOptions, RowStats, SparseTensor } from './engine';
+
+/** Whose temporaries: `fused` is TensorFlow on a CPU with our kernels, `tensorflow` TensorFlow's own operations (as on a GPU), `composed` the wasm and cpu engines. */
+export type Kernels = 'fused' | 'tensorflow' | 'composed';
+
+/** Shapes only. `read` gives zeros. */
+export class ShapeEngine extends ComposedEngine<undefined> {
+  readonly name: EngineName;
+  readonly device = 'nothing: shapes and bytes only';
+  private readonly fused: boolean;
+  private readonly tensorflow: boolean;
+
+  constructor(readonly kernels: Kernels = 'fused') {
+    super();
+    if (!['fused', 'tensorflow', 'composed'].includes(kernels)) throw new InvalidArgumentError(`kernels is '${kernels}'; it must be fused, tensorflow or composed`);
+    this.fused = kernels === 'fused';
+    this.tensorflow = kernels !== 'composed';
+    this.name = this.tensorflow ? 'tensorflow' : 'cpu';
+  }
+
+  private like(shape: readonly number[], dtype?: DType, category?: Category): DeviceTensor {
+    return this.own(undefined, shape, dtype, category);
+  }
+  private reduce(a: DeviceTensor, axis: number, keepDims: boolean): DeviceTensor {
+    const at = axis < 0 ? axis + a.shape.length : axis;
+    return this.like(a.shape.flatMap((n, i) => (i !== at ? [n] : keepDims ? [1] : [])));
+  }
+
+  // ---- primitives: one tensor each -----------------------------------------------------------------------------------
+  protected release(): void {}
+  protected rawView(): undefined {
+    return undefined;
+  }
+  /** The values are not looked at, nor their number. */
+  upload(data: Float32Array | Int32Array, shape: readonly number[], category?: Category): DeviceTensor {
+    return this.like(shape, data instanceof Int32Array ? 'int32' : 'float32', category);
+  }
+  full(shape: readonly number[], _value: number, category?: Category): DeviceTensor {
+    return this.like(shape, 'float32', category);
+  }
+  async read(tensor: DeviceTensor): Promise<Float32Array | Int32Array> {
+    return tensor.dtype === 'int32' ? new Int32Array(tensor.size) : new Float32Array(tensor.size);
+  }
+  add(a: DeviceTensor, b: DeviceTensor): DeviceTensor {
+    return this.like(broadcast(a.shape, b.shape));
+  }
+  sub(a: DeviceTensor, b: DeviceTensor): DeviceTensor {
+    return this.add(a, b);
+  }
+  mul(a: DeviceTensor, b: DeviceTensor): DeviceTensor {
+    return this.add(a, b);
+  }
+  div(a: DeviceTensor, b: DeviceTensor): DeviceTensor {
+    return this.add(a, b);
+  }
+  affine(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  abs(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  sqrt(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  exp(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  log(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  tanh(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  erf(a: DeviceTensor): DeviceTensor {
+    return this.like(a.shape);
+  }
+  sum(a: DeviceTensor, axis: number, keepDims = false): DeviceTensor {
+    return this.reduce(a, axis, keepDims);
+  }
+  mean(a: DeviceTensor, axis: number, keepDims = false): DeviceTensor {
+    return this.reduce(a, axis, keepDims);
+  }
+  max(a: DeviceTensor, axis: number, keepDims = false): DeviceTensor {
+    return this.reduce(a, axis, keepDims);
+  }
+  matmul(a: DeviceTensor, b: DeviceTensor, { transposeA = false, transposeB = false }: MatmulOptions = {}): DeviceTensor {
+    const [p, q] = [a.shape, b.shape];
+    return this.like([...p.slice(0, -2), p[p.length - (transposeA ? 1 : 2)], q[q.length - (transposeB ? 2 : 1)]]);
+  }
+  transpose(a: DeviceTensor, perm: readonly number[]): DeviceTensor {
+    return this.like(perm.map((p) => a.shape[p]));
+  }
+  slice(a: DeviceTensor, _begin: readonly number[], size: readonly number[]): DeviceTensor {
+    return this.like(size, a.dtype);
+  }
+  concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor {
+    return this.like(parts[0].shape.map((n, i) => (i === axis ? parts.reduce((s, p) => s + p.shape[i], 0) : n)), parts[0].dtype);
+  }
+  gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor {
+    return this.like([...ids.shape, ...table.shape.slice(1)]);
+  }
+  scatterAdd(updates: DeviceTensor, _ids: DeviceTensor, rows: number): DeviceTensor {
+    return this.like([rows, ...updates.shape.slice(1)]);
+  }
+  protected oneHot(ids: DeviceTensor, depth: number): DeviceTensor {
+    return this.like([ids.size, depth]);
+  }
+  protected differs(ids: DeviceTensor): DeviceTensor {
+    return this.like(ids.shape);
+  }
+  protected dropoutMask(shape: readonly number[]): DeviceTensor {
+    return this.like(shape);
+  }
+  protected pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {
+    const bytes = payloadBytes(x.size, encoding);
+    return { encoding, shape: x.shape, words: this.like([Math.ceil(bytes / 4)], 'int32'), payloadBytes: bytes };
+  }
+  protected unpack(x: FixedPointTensor): DeviceTensor {
+    return this.like(x.shape);
+  }
+  topK(x: DeviceTensor, count: number): SparseTensor {
+    return { shape: x.shape, values: this.like([count]), indices: this.like([count], 'int32') };
+  }
+
+  // ---- what TensorFlow, or our kernels, do in one piece --------------------------------------------------------------
+  override tanhGrad(grad: DeviceTensor, y: DeviceTensor): DeviceTensor {
+    return this.tensorflow ? this.like(y.shape) : super.tanhGrad(grad, y);
+  }
+  override softmax(x: DeviceTensor): DeviceTensor {
+    return this.tensorflow ? this.like(x.shape) : super.softmax(x);
+  }
+  override rowStats(x: DeviceTensor, eps: number): RowStats {
+    const shape = [x.size / x.shape[x.shape.length - 1], 1];
+    if (this.fused) return { mean: this.like(shape), rstd: this.like(shape) };
+    if (!this.tensorflow) return super.rowStats(x, eps);
+    return this.scope(() => {
+      const rows = this.rows(x);
+      const mean = this.mean(rows, 1, true);
+      return { mean, rstd: this.sqrt(this.affine(this.mean(this.sub(rows, mean), 1, true))) };
+    });
+  }
+  override gelu(x: DeviceTensor): DeviceTensor {
+    return this.fused ? this.like(x.shape) : super.gelu(x);
+  }
+  override geluGrad(grad: DeviceTensor, x: DeviceTensor): DeviceTensor {
+    return this.fused ? this.like(grad.shape) : super.geluGrad(grad, x);
+  }
+  override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
+    if (x.encoding !== 'q2.1' || !this.tensorflow) return super.geluGradEncoded(grad, x);
+    return this.fused ? this.like(grad.shape) : this.scope(() => this.mul(grad, this.like(grad.shape)));
+  }
+  override dropout(...args: Parameters<ComposedEngine<undefined>['dropout']>): DeviceTensor {
+    return this.fused ? this.like(args[0].shape) : super.dropout(...args);
+  }
+  protected override addBias(y: DeviceTensor, bias: DeviceTensor): DeviceTensor {
+    return this.fused ? y : super.addBias(y, bias);
+  }
+  override biasGrad(grad: DeviceTensor): DeviceTensor {
+    return this.fused ? this.like(grad.shape.slice(-1)) : super.biasGrad(grad);
+  }
+  override layerNorm(...args: Parameters<ComposedEngine<undefined>['layerNorm']>): DeviceTensor {
+    return this.fused ? this.like(args[0].shape) : super.layerNorm(...args);
+  }
+  override normalize(x: DeviceTensor, stats: RowStats): DeviceTensor {
+    return this.fused ? this.like(x.shape) : super.normalize(x, stats);
+  }
+  override layerNormGradInput(...args: Parameters<ComposedEngine<undefined>['layerNormGradInput']>): DeviceTensor {
+    return this.fused ? this.like(args[0].shape) : super.layerNormGradInput(...args);
+  }
+  override layerNormGradWeight(grad: DeviceTensor, normalized: DeviceTensor): DeviceTensor {
+    return this.fused ? this.like(grad.shape.slice(-1)) : super.layerNormGradWeight(grad, normalized);
+  }
+  override attentionProbs(...args: Parameters<ComposedEngine<undefined>['attentionProbs']>): DeviceTensor {
+    const [q, k, , mask] = args;
+    if (!this.fused || (mask && mask.size !== q.shape[0] * k.shape[2])) return super.attentionProbs(...args);
+    return this.scope(() => this.softmax(this.matmul(q, k, { transposeB: true })));
+  }
+  override softmaxGrad(grad: DeviceTensor, probs: DeviceTensor): DeviceTensor {
+    return this.fused ? this.like(probs.shape) : super.softmaxGrad(grad, probs);
+  }
+  override densify(x: SparseTensor): DeviceTensor {
+    return this.fused ? this.like(x.shape) : super.densify(x);
+  }
+  override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
+    if (!this.tensorflow) return super.adamwStep(state, grad, o);
+    this.checkAdamW(state, grad);
+    const { weight } = state;
+    if (!this.fused) return this.scope(() => this.updateMagnitude(o.magnitude, weight, weight));
+    if (o.magnitude !== 'relative-l2') {
+      const magnitude = this.like([]);
+      if (o.magnitude) return magnitude;
+      this.free(magnitude);
+      return undefined;
+    }
+    return this.scope(() => this.relativeNorm(this.meanSquare(weight), this.meanSquare(this.stepMade(state, o, o.lr, o.lr * o.weightDecay))));
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * What the parts of a transformer keep between forward and backward, from shapes alone. Written apart from the tape, so that each can check the other, entry by entry. N = B·T tokens, H hidden, F MLP
+ * width, A heads. With biases that always train, an encoder layer keeps 32NH + 8NF + 4BAT² + 16N in plain fine-tuning; under SlimFit 3NH + BAT² + NF/2, plus what its training layers add (paper
+ * §3.2–3.3, Table 1). With biases that freeze with their weight, nothing is kept below the lowest weight that trains: each part says whether its output still needs a gradient.
+ */
+import { type CodeEncoding, FIXED_POINT, type FixedPoint, ROW_SCALED, type RowScaled } from '../engine/engine';
+import type { ActivationEncoding, ActivationRole } from '../tape/roles';
+import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
+
+/** One activation that a step will keep: an entry of the ledger, foreseen. */
+export interface PlannedActivation {
+  /** 'embeddings', 'layer 0', …, 'head'. */
+  readonly part: string;
+  /** Hugging Face module name that keeps it. */
+  readonly layer: string;
+  readonly what: string;
+  readonly role: ActivationRole;
+  readonly encoding: ActivationEncoding;
+  readonly bytes: number;
+}
+
+/** Which weights train, and what that means for biases. */
+export interface TrainingSet {
+  /** Whether a weight, by Hugging Face name, trains. */
+  readonly trains: (name: string) => boolean;
+  /** Whether a bias trains only when its weight does; default false: every bias trains, as in the paper, so that backward runs down to the embeddings. */
+  readonly frozenBiases?: boolean;
+}
+
+/** Attention's modules and sizes. */
+export interface PlannedAttention {
+  /** Modules of the three projections. */
+  readonly query: string;
+  readonly key: string;
+  readonly value: string;
+  /** Module that keeps the operands. */
+  readonly attention: string;
+  readonly batchSize: number;
+  readonly tokens: number;
+  readonly hiddenSize: number;
+  readonly heads: number;
+}
+
+/** A float32 tensor that several parts may keep: it counts for the first of them. */
+export class PlannedTensor {
+  kept = false;
+  constructor(
+    /** Elements. */
+    readonly size: number,
+    /** Elements of a row. */
+    readonly width: number,
+    /** Whether a gradient flows into it. */
+    readonly needsGrad: boolean,
+  ) {}
+}
+
+/** Codes are packed into whole 32-bit words. */
+const words = (bytes: number): number => 4 * Math.ceil(bytes / 4);
+
+/** Bytes of so many elements in an encoding, in rows of `width`. */
+export function encodedBytes(size: number, width: number, encoding: CodeEncoding | 'float32'): number {
+  if (encoding === 'float32') return 4 * size;
+  const steps = encoding in ROW_SCALED ? 4 * (size / width) : 0;
+  const codes = encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint);
+  return words(Math.ceil((size * FIXED_POINT[codes].bits) / 8)) + steps;
+}
+
+/** Gathers what a model keeps, part by part in the order of forward. */
+export class KeptActivations {
+  readonly scheme: ActivationScheme;
+  readonly entries: PlannedActivation[] = [];
+  private part = 'embeddings';
+
+  constructor(
+    mode: ActivationMode | ActivationScheme,
+    private readonly training: TrainingSet,
+  ) {
+    this.scheme = schemeOf(mode);
+  }
+
+  /** What follows belongs to this part of the model. */
+  begin(part: string): void {
+    this.part = part;
+  }
+
+  /** Whether a module's bias trains, or its weight. */
+  moves(module: string): boolean {
+    return !this.training.frozenBiases || this.training.trains(`${module}.weight`);
+  }
+
+  /** x [N, K] → [N, width]; the input is *dynamic*. */
+  linear(module: string, x: PlannedTensor, width: number, encoding: CodeEncoding | 'float32' = 'float32', what = 'input'): PlannedTensor {
+    if (this.training.trains(`${module}.weight`)) this.keep(module, what, 'dynamic', encoding, x);
+    return new PlannedTensor((x.size / x.width) * width, width, x.needsGrad || this.moves(module));
+  }
+
+  /** A LayerNorm over the rows of x: *quasi-static*. */
+  layerNorm(module: string, x: PlannedTensor, alwaysTrains = false): PlannedTensor {
+    const trains = alwaysTrains || this.training.trains(`${module}.weight`);
+    const y = new PlannedTensor(x.size, x.width, x.needsGrad || alwaysTrains || this.moves(module));
+    if (!y.needsGrad) return y;
+    const { frozenLayerNormShare: share, layerNormStatistics } = this.scheme;
+    const role = 'quasi-static';
+    const rows = 4 * (x.size / x.width);
+    if (share !== undefined && !trains) {
+      this.add(module, 'largest normalised values', role, 'top10', 8 * Math.floor(share * x.size));
+      this.add(module, 'row statistics', role, 'float32', rows);
+      return y;
+    }
+    this.keep(module, 'input', role, 'float32', x);
+    if (layerNormStatistics === 'kept') for (const what of ['row means', 'row statistics']) this.add(module, what, role, 'float32', rows);
+    return y;
+  }
+
+  /** The three projections of x [B·T, H] and attention over them. */
+  attention({ query, key, value, attention, batchSize: B, tokens: T, hiddenSize: H, heads: A }: PlannedAttention, x: PlannedTensor): PlannedTensor {
+    const { attentionOperands, attentionProbs } = this.scheme;
+    const [q, k, v] = [query, key, value].map((module) => this.linear(module, x, H).needsGrad);
+    const operand = (what: string) => this.keep(attention, what, 'static', attentionOperands, new PlannedTensor(x.size, H / A, true));
+    const again = attentionProbs === 'recompute';
+    if (q || k || v) {
+      // Where a gradient stops here, v serves those of q and k only, k that of q, q that of k.
+      if (again || k) operand('query');
+      if (again || q) operand('key');
+      if (!again) this.keep(attention, 'probabilities', 'static', attentionProbs, new PlannedTensor(B * A * T * T, T, true));
+      if (q || k) operand('value');
+    }
+    return new PlannedTensor(x.size, H, q || k || v);
+  }
+
+  /** The MLP's activation: its input is *static*. */
+  gelu(module: string, x: PlannedTensor): PlannedTensor {
+    if (x.needsGrad) this.keep(module, 'GELU input', 'static', this.scheme.geluInput, x);
+    return new PlannedTensor(x.size, x.width, x.needsGrad);
+  }
+
+  /** An activation whose derivative is a function of its output (tanh, ReLU): that is *static*, in float32. */
+  fromOutput(module: string, what: string, x: PlannedTensor): PlannedTensor {
+    const y = new PlannedTensor(x.size, x.width, x.needsGrad);
+    if (x.needsGrad) this.keep(module, what, 'static', 'float32', y);
+    return y;
+  }
+
+  /** A fresh tensor: a sum, or what dropout left. */
+  sum(a: PlannedTensor, b: PlannedTensor = a): PlannedTensor {
+    return new PlannedTensor(a.size, a.width, a.needsGrad || b.needsGrad);
+  }
+
+  /** Bytes of a part, or of all. */
+  bytes(part?: string): number {
+    return this.entries.reduce((sum, e) => (part === undefined || e.part === part ? sum + e.bytes : sum), 0);
+  }
+
+  private keep(layer: string, what: string, role: ActivationRole, encoding: CodeEncoding | 'float32', x: PlannedTensor): void {
+    const shared = encoding === 'float32' && x.kept;
+    if (encoding === 'float32') x.kept = true;
+    this.add(layer, what, role, encoding, shared ? 0 : encodedBytes(x.size, x.width, encoding));
+  }
+
+  private add(layer: string, what: string, role: ActivationRole, encoding: ActivationEncoding, bytes: number): void {
+    this.entries.push({ part: this.part, layer, what, role, encoding, bytes });
+  }
+}

@@ -1,0 +1,316 @@
+/**
+ * The memory of a training step before it is run, and what fits in a budget. What is kept for backward comes from the formulas (keptActivations.ts); the peak comes from the step itself, run on an engine
+ * that computes nothing (shapeEngine.ts), so that it has every temporary that the real engine's books have.
+ *
+ * Not included: what a library takes below the engine (TensorFlow's own temporaries within one operation and its allocator's slack, the CUDA context), steps in which encodings are measured, snapshots
+ * (on the host), the data.
+ */
+import type { DeviceTensor, UpdateMagnitude } from '../engine/engine';
+import { type Kernels, ShapeEngine } from '../engine/shapeEngine';
+import { InvalidArgumentError, MemoryBudgetError } from '../errors';
+import { checkFreezeRate } from '../freezing/ils';
+import type { FreezableLayer } from '../freezing/layer';
+import { TEXT_NAMES } from '../hub/textNames';
+import type { TextConfig } from '../hub/config';
+import type { ViTConfig } from '../hub/vitConfig';
+import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatch, type Model, type ParameterSpec, type TextBatch, weightOfBias } from '../models/model';
+import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
+import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
+import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
+import { ForwardContext } from '../nn/context';
+import { AdamW, type AdamWSettings } from '../optim/adamw';
+import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
+import { formatBytes } from '../units';
+import { bertActivations } from './activationBytes';
+import type { PlannedActivation, TrainingSet } from './keptActivations';
+import { vitActivations } from './vitActivationBytes';
+
+/** What is planned. */
+export interface MemoryQuery {
+  readonly config: TextConfig | ViTConfig;
+  readonly kind: 'sequence-classification' | 'question-answering' | 'image-classification';
+  readonly batchSize: number;
+  /** Tokens of a sequence, padding included; for texts. */
+  readonly length?: number;
+  /** Height and width of the images; default: the config's. */
+  readonly imageSize?: number;
+  /**
+   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costlier of two choices, to train the layers that keep most, or
+   * the largest, the lowest and then those. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried); of tiny models some had, by up to 4 %.
+   */
+  readonly freezeRate?: number;
+  /** The frozen layers themselves, by name, instead of a rate. */
+  readonly frozen?: readonly string[];
+  /** As for the trainer: weights that are no freezable layers but always train. */
+  readonly alwaysTrain?: readonly string[];
+  /** How activations are kept; default `paper`. */
+  readonly mode?: ActivationMode | ActivationScheme;
+  /** As for the trainer; default: true in mode 'tuned', else false. */
+  readonly frozenBiases?: boolean;
+  /** As for the trainer; default: `relative-l2` in mode 'tuned', else `mean-relative`. */
+  readonly magnitude?: UpdateMagnitude;
+  /** Whether dropout acts; default true. */
+  readonly dropout?: boolean;
+  readonly optimizer?: AdamWSettings;
+  /** Moments of every parameter, as inter-layer scheduling has them once each layer has trained (default), or of those that train now, as a fixed set has them. */
+  readonly moments?: 'every parameter' | 'what trains';
+  /** Whose temporaries count; default `fused`, TensorFlow on a CPU. On a GPU `tensorflow`, on the wasm and cpu engines `composed`. */
+  readonly kernels?: Kernels;
+}
+
+/** The memory of one training step, in bytes. */
+export interface MemoryPlan {
+  readonly batchSize: number;
+  /** Freezable layers that train, in model order, and how many layers there are. */
+  readonly trains: readonly string[];
+  readonly layers: number;
+  readonly weightBytes: number;
+  readonly momentBytes: number;
+  /** Most bytes of gradients alive at one moment: each is applied and freed as soon as it is complete. */
+  readonly gradientBytes: number;
+  /** Kept between forward and backward. */
+  readonly activationBytes: number;
+  readonly activations: readonly PlannedActivation[];
+  /** What the peak has beside weights, moments and kept activations: gradients and temporaries. */
+  readonly temporaryBytes: number;
+  /** Most bytes alive at one moment of the step. */
+  readonly peakBytes: number;
+}
+
+/** Which model a query means, with what is needed to run it on shapes. */
+interface Planned {
+  readonly specs: readonly ParameterSpec[];
+  readonly layers: readonly FreezableLayer[];
+  readonly kept: (batchSize: number, training: TrainingSet) => PlannedActivation[];
+  readonly make: (engine: ShapeEngine, weights: HostWeights) => Model<never>;
+  readonly batch: (batchSize: number) => LabelledBatch;
+}
+
+/** Concrete classes for any architecture: which one it is, the config says. */
+class AnyClassifier extends SequenceClassificationModel {}
+class AnyAnswerer extends QuestionAnsweringModel {}
+/** Without pixels: cutting patches is host work, and takes the time that the rest does not. */
+class PixelFreeViT extends ViTForImageClassification {
+  protected override uploadPatches({ batchSize, channels, height }: ImageBatch): DeviceTensor {
+    const { patchSize: P } = this.config;
+    return this.engine.full([batchSize, (height / P) ** 2, channels * P ** 2], 0);
+  }
+}
+
+function plannedOf(q: Omit<MemoryQuery, 'batchSize'>): Planned {
+  const { kind, config, length, imageSize, alwaysTrain = [], dropout = true } = q;
+  const mode = schemeOf(q.mode ?? 'paper');
+  const isText = config.modelType in TEXT_NAMES;
+  if (isText === (kind === 'image-classification')) throw new InvalidArgumentError(`kind is '${kind}', but the config is of ${config.modelType}`);
+  if (kind === 'image-classification') {
+    const stored = config as ViTConfig;
+    const vit: ViTConfig = { ...stored, imageSize: imageSize ?? stored.imageSize };
+    if (!(Number.isInteger(vit.imageSize) && vit.imageSize >= 1 && vit.imageSize % vit.patchSize === 0)) throw new InvalidArgumentError(`imageSize is ${imageSize}; it must be a multiple of the patches' ${vit.patchSize} pixels`);
+    const specs = imageClassificationSpecs(vit);
+    const { numChannels: channels, imageSize: side, numLabels } = vit;
+    return {
+      specs,
+      layers: freezableLayersOf(specs, alwaysTrain),
+      kept: (batchSize, training) => vitActivations({ config: vit, batchSize, mode, ...training }),
+      make: (engine, weights) => new PixelFreeViT(engine, vit, weights) as Model<never>,
+      batch: (batchSize): ImageBatch => ({ pixelValues: new Float32Array(0), labels: numLabels === 1 ? new Float32Array(batchSize) : new Int32Array(batchSize), batchSize, channels, height: side, width: side }),
+    };
+  }
+  const text = config as TextConfig;
+  if (!(length !== undefined && Number.isInteger(length) && length >= 1)) throw new InvalidArgumentError(`length is ${length}; texts need the number of tokens of a sequence, at least 1`);
+  const answers = kind === 'question-answering';
+  const specs = answers ? questionAnsweringSpecs(text) : sequenceClassificationSpecs(text);
+  const head = answers ? 'question answering' : 'sequence classification';
+  return {
+    specs,
+    layers: freezableLayersOf(specs, alwaysTrain),
+    kept: (batchSize, training) => bertActivations({ config: text, batchSize, length, mode, head, dropout: dropout && text.classifierDropout > 0, ...training }),
+    make: (engine, weights) => (answers ? new AnyAnswerer(engine, text, weights) : new AnyClassifier(engine, text, weights)) as Model<never>,
+    batch: (batchSize): TextBatch => {
+      const tokens = batchSize * length;
+      // One token of padding, so that there is a mask.
+      const attentionMask = new Int32Array(tokens).fill(1, 1);
+      const labels = answers ? new Int32Array(2 * batchSize) : text.numLabels === 1 ? new Float32Array(batchSize) : new Int32Array(batchSize);
+      return { inputIds: new Int32Array(tokens), tokenTypeIds: new Int32Array(tokens), attentionMask, labels, batchSize, length };
+    },
+  };
+}
+
+const sumBytes = (kept: readonly PlannedActivation[]): number => kept.reduce((s, e) => s + e.bytes, 0);
+
+/** Batch at which layers are compared: what they keep grows with it, so which keep most does not change. */
+const COMPARED_AT = 8;
+
+/** Sets of layers that train: the one asked for, or the candidates for the costliest. */
+function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned): readonly ReadonlySet<string>[] {
+  const names = layers.map((l) => l.name);
+  if (q.frozen) {
+    const unknown = q.frozen.find((n) => !names.includes(n));
+    if (unknown !== undefined) throw new InvalidArgumentError(`frozen names ${unknown}, which is no freezable layer of this model`);
+    return [new Set(names.filter((n) => !q.frozen!.includes(n)))];
+  }
+  const { freezeRate = 0.9, frozenBiases = q.mode === 'tuned' } = q;
+  checkFreezeRate(freezeRate);
+  const count = names.length - Math.floor(freezeRate * names.length);
+  if (count === names.length) return [new Set(names)];
+  const isLayer = new Set(names);
+  const bytesOf = (set: ReadonlySet<string>) => sumBytes(kept(COMPARED_AT, { trains: (n) => !isLayer.has(n) || set.has(n), frozenBiases }));
+  const grown = (start: readonly string[]): Set<string> => {
+    const set = new Set(start.slice(0, count));
+    while (set.size < count) {
+      let best: { name: string; bytes: number } | undefined;
+      for (const name of names) {
+        if (set.has(name)) continue;
+        set.add(name);
+        const bytes = bytesOf(set);
+        set.delete(name);
+        if (!best || bytes > best.bytes) best = { name, bytes };
+      }
+      set.add(best!.name);
+    }
+    return set;
+  };
+  const largest = layers.reduce((a, b) => (b.parameters > a.parameters ? b : a)).name;
+  return [grown([]), grown([...new Set([largest, names[0]])])];
+}
+
+/** One training step without values, as `SlimFitTrainer.step` runs it. */
+function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>): MemoryPlan {
+  const { batchSize, dropout = true, moments = 'every parameter', magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
+  const engine = new ShapeEngine(q.kernels);
+  const none = new Float32Array(0);
+  const model = planned.make(engine, new Map(planned.specs.map(({ name, shape }) => [name, { shape, data: none }])));
+  const optimizer = new AdamW(engine, q.optimizer);
+  const isLayer = new Set(planned.layers.map((l) => l.name));
+  for (const p of model.parameters.values()) {
+    const decides = frozenBiases ? weightOfBias(p.name) : p.name;
+    p.trains = !isLayer.has(decides) || trained.has(decides);
+    // An update of zero makes the moments.
+    if (p.trains || moments === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
+  }
+  engine.resetPeak();
+  const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
+  const scheme = schemeOf(q.mode ?? 'paper');
+  const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0) : ForwardContext.deterministic(engine, scheme);
+  const out = model.forwardWithLoss(ctx, planned.batch(batchSize) as never);
+  engine.free(out.logits.tensor);
+  const activationBytes = ctx.tape.ledger.totalBytes;
+  engine.free(out.loss.tensor);
+  ctx.tape.backward(out.loss, (parameter, grad) => {
+    const value = optimizer.apply(parameter, grad, 1, isLayer.has(parameter.name) ? magnitude : undefined);
+    if (value) engine.share(value, 'gradients');
+  });
+  const { peak, totalPeak } = engine.memory();
+  const activations = planned.kept(batchSize, { trains: (n) => !isLayer.has(n) || trained.has(n), frozenBiases });
+  return {
+    batchSize,
+    trains: planned.layers.map((l) => l.name).filter((n) => trained.has(n)),
+    layers: planned.layers.length,
+    weightBytes,
+    momentBytes,
+    gradientBytes: peak.gradients,
+    activationBytes,
+    activations,
+    temporaryBytes: totalPeak - weightBytes - momentBytes - activationBytes,
+    peakBytes: totalPeak,
+  };
+}
+
+/** Plans steps of one model for batches of any size. */
+function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
+  const planned = plannedOf(q);
+  const sets = trainingSets(q, planned);
+  return (batchSize) => {
+    if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
+    return sets.map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+  };
+}
+
+/**
+ * The memory of a training step: weights, moments, gradients, what is kept for backward by layer, role and encoding, and the peak.
+ * @throws InvalidArgumentError naming the field, SequenceTooLongError
+ */
+export function planMemory(query: MemoryQuery): MemoryPlan {
+  return plannerOf(query)(query.batchSize);
+}
+
+/** What is to fit, and in what. */
+export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
+  /** Bytes that the peak may have. */
+  readonly budget: number;
+  /** Examples of a step. Without it, the largest batch is looked for and nothing else is changed; with it, the smallest change that makes it fit. */
+  readonly batchSize?: number;
+  /** Largest batch that is looked for. Default 1024. */
+  readonly largestBatchSize?: number;
+}
+
+/** A plan that fits. */
+export interface MemoryFit {
+  readonly plan: MemoryPlan;
+  /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
+  readonly changes: Partial<Pick<MemoryQuery, 'mode' | 'frozenBiases' | 'freezeRate'>>;
+}
+
+/** Changes that make a step smaller, least harm first: each has those before it. */
+function changesOf(q: FitQuery): MemoryFit['changes'][] {
+  const scheme = schemeOf(q.mode ?? 'paper');
+  const list: MemoryFit['changes'][] = [{}];
+  const next = (change: MemoryFit['changes']) => list.push({ ...list[list.length - 1], ...change });
+  if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
+  if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
+  if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
+  if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
+  return list;
+}
+
+/**
+ * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: probabilities recomputed, then mode `tuned`, then frozen biases, then higher freeze rates.
+ * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
+ */
+export function fitMemory(query: FitQuery): MemoryFit {
+  const { budget, batchSize, largestBatchSize = 1024, ...rest } = query;
+  if (!(budget > 0)) throw new InvalidArgumentError(`budget is ${budget}; it must be a positive number of bytes`);
+  if (!(Number.isInteger(largestBatchSize) && largestBatchSize >= 1)) throw new InvalidArgumentError(`largestBatchSize is ${largestBatchSize}; it must be a whole number of at least 1`);
+  if (batchSize === undefined) {
+    const plan = largestBatch(plannerOf(rest), budget, largestBatchSize);
+    if (plan) return { plan, changes: {} };
+  }
+  let smallest: MemoryFit | undefined;
+  for (const changes of changesOf(query)) {
+    const plan = planMemory({ ...rest, ...changes, batchSize: batchSize ?? 1 });
+    if (batchSize !== undefined && plan.peakBytes <= budget) return { plan, changes };
+    if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
+  }
+  const { plan, changes } = smallest!;
+  const { mode } = changes;
+  const words = [mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
+  const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
+  throw new MemoryBudgetError(
+    `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? 1}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,
+    plan.peakBytes,
+  );
+}
+
+/** The plan of the largest batch that fits; the peak grows with the batch, so doubling and then halving the gap finds it. */
+function largestBatch(planOf: (batchSize: number) => MemoryPlan, budget: number, most: number): MemoryPlan | undefined {
+  let fits: MemoryPlan | undefined;
+  let low = 0;
+  let high = 1;
+  for (;;) {
+    const plan = planOf(high);
+    if (plan.peakBytes > budget) break;
+    fits = plan;
+    low = high;
+    if (high === most) return fits;
+    high = Math.min(2 * high, most);
+  }
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    const plan = planOf(middle);
+    if (plan.peakBytes <= budget) {
+      fits = plan;
+      low = middle;
+    } else high = middle;
+  }
+  return fits;
+}

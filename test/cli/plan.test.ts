@@ -1,0 +1,55 @@
+/** `slimfit plan`. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { planText } from '../../src/cli/plan';
+import { InvalidArgumentError, MemoryBudgetError, UnknownTaskError } from '../../src/errors';
+import { planMemory } from '../../src/memory/planner';
+import { memoryQuery } from '../../src/training/recipePlan';
+import { recipeNamed } from '../../src/training/recipes';
+import { formatBytes } from '../../src/units';
+
+const value = (text: string, name: string): string => new RegExp(`^${name} {2,}(.*)$`, 'm').exec(text)?.[1] ?? assert.fail(`no line ${name} in ${text}`);
+
+test('the plan of a recipe is that of the planner: weights, moments, what is kept, the peak, and both sums of what is kept', () => {
+  const text = planText(['--recipe', 'rte', '--mode', 'tuned', '--freeze-rate', '0', '--batch-size', '4', '--kernels', 'tensorflow']);
+  const recipe = { ...recipeNamed('rte'), batchSize: 4, freezeRate: 0 };
+  const plan = planMemory({ ...memoryQuery(recipe, { mode: 'tuned' }), kernels: 'tensorflow' });
+  assert.equal(value(text, 'batch'), '4 × 128 tokens');
+  assert.equal(value(text, 'mode'), 'tuned, biases freeze with their layer');
+  assert.equal(value(text, 'weights'), formatBytes(plan.weightBytes));
+  assert.match(value(text, 'freeze rate'), /^0: 0 of 102 layers frozen/);
+  assert.ok(value(text, 'optimizer moments').startsWith(`${formatBytes(plan.momentBytes)} `));
+  assert.equal(value(text, 'kept for backward'), formatBytes(plan.activationBytes));
+  assert.ok(value(text, 'peak').startsWith(`${formatBytes(plan.peakBytes)}, `));
+  const sum = (of: (a: (typeof plan.activations)[number]) => boolean) => formatBytes(plan.activations.filter(of).reduce((s, a) => s + a.bytes, 0));
+  assert.equal(value(text, '  static, q8-row'), sum((a) => a.role === 'static' && a.encoding === 'q8-row'));
+  assert.equal(value(text, '  layer 7'), sum((a) => a.part === 'layer 7'));
+});
+
+test('a recipe’s step in the planner’s words is of its kind, shape and rate', () => {
+  const { config: _, ...squad } = memoryQuery(recipeNamed('squad-v2'));
+  assert.deepEqual([squad.kind, squad.length, squad.batchSize, squad.freezeRate, squad.mode, squad.frozenBiases], ['question-answering', 384, 128, 0.8, 'paper', false]);
+  const images = memoryQuery(recipeNamed('cifar100'), { mode: 'tuned' });
+  assert.deepEqual([images.kind, images.imageSize, images.config.numLabels, images.alwaysTrain, images.frozenBiases], ['image-classification', 224, 100, ['classifier.weight'], true]);
+});
+
+test('with a budget the plan is of the largest batch that fits; with a batch size, of the smallest change', () => {
+  const largest = planText(['--recipe', 'rte', '--freeze-rate', '0', '--budget', '2.5GiB']);
+  assert.equal(value(largest, 'budget'), '2.5 GiB');
+  const batch = Number(value(largest, 'batch').split(' ')[0]);
+  assert.ok(batch > 1);
+  const peak = (batchSize: number) => planMemory(memoryQuery({ ...recipeNamed('rte'), freezeRate: 0, batchSize })).peakBytes;
+  assert.ok(peak(batch) <= 2.5 * 2 ** 30 && peak(batch + 1) > 2.5 * 2 ** 30);
+  const changed = planText(['--recipe', 'rte', '--freeze-rate', '0', `--budget=${peak(64) - 1}`, '--batch-size=64']);
+  assert.match(value(changed, 'budget'), /changed to fit/);
+  assert.equal(value(changed, 'mode'), 'paper, probabilities recomputed');
+});
+
+test('what cannot be planned is said, and --help tells how', () => {
+  assert.match(planText(['--help']), /--budget BYTES/);
+  assert.throws(() => planText(['--recipe', 'cola2']), UnknownTaskError);
+  assert.throws(() => planText(['--recipe', 'rte', '--budget', 'much']), (e: Error) => e instanceof InvalidArgumentError && /'much'/.test(e.message));
+  assert.throws(() => planText(['--recipe', 'rte', '--budget']), (e: Error) => e instanceof InvalidArgumentError && /--budget needs a value/.test(e.message));
+  assert.throws(() => planText(['--recipe', 'rte', '--kernels', 'cuda']), /'cuda'/);
+  assert.throws(() => planText(['--recipe', 'rte', '--budget', '100MB']), (e: Error) => e instanceof MemoryBudgetError && /95\.4 MiB/.test(e.message));
+});
