@@ -50,9 +50,19 @@ export type { HubOptions, RetryOptions } from './hub/settings';
 
 // Freezing.
 export type { FreezableLayer, LayerKind } from './freezing/layer';
-export type { FreezePolicy, PolicyFactory, PolicyState } from './freezing/policy';
+export type { FreezePolicy, KeptBytes, PolicyFactory, PolicyRun, PolicyState, StepObservation } from './freezing/policy';
+export { TrackingPolicy } from './freezing/tracking';
 export { InterLayerScheduling, selectFrozen, type IlsOptions } from './freezing/ils';
 export { NoFreezing } from './freezing/none';
+export { RandomLayers, type RandomLayersOptions } from './freezing/randomLayers';
+export { BlockCyclic, type BlockCyclicOptions, type SwitchMode } from './freezing/blockCyclic';
+export { FreezeOut, type FreezeOutOptions } from './freezing/freezeOut';
+export { AutoFreeze, type AutoFreezeOptions } from './freezing/autoFreeze';
+export { BitFit, type BitFitOptions } from './freezing/bitFit';
+export { CkaFreezing, linearCka, type CkaFreezingOptions } from './freezing/ckaFreezing';
+export { MemoryBudget, type MemoryBudgetOptions } from './freezing/memoryBudget';
+export { KnapsackFreezing, type KnapsackFreezingOptions } from './freezing/knapsackFreezing';
+export { groupsOf, type Granularity, type LayerGroup } from './freezing/blocks';
 
 // Training.
 export { evaluate, predict, SlimFitTrainer } from './training/trainer';

@@ -26,15 +26,19 @@ export function checkFreezeRate(rate: number): void {
     throw new InvalidArgumentError(`freezeRate is ${rate}; it must lie in [0, 1): 0 trains every layer, 0.9 freezes nine tenths of them`);
 }
 
+/** All layers from the smallest magnitude to the largest. Ties: lower index first. NaN counts as largest, so that layer trains. */
+export function byMagnitude(magnitudes: ArrayLike<number>): number[] {
+  const rank = (i: number) => (Number.isNaN(magnitudes[i]) ? 1 : 0);
+  return Array.from({ length: magnitudes.length }, (_, i) => i).sort(
+    (a, b) => rank(a) - rank(b) || (magnitudes[a] < magnitudes[b] ? -1 : magnitudes[a] > magnitudes[b] ? 1 : a - b),
+  );
+}
+
 /**
  * The `count` layers of smallest magnitude, ascending by index. Ties: lower index first. NaN counts as largest, so that layer trains.
  */
 export function selectFrozen(magnitudes: ArrayLike<number>, count: number): number[] {
-  const rank = (i: number) => (Number.isNaN(magnitudes[i]) ? 1 : 0);
-  const order = Array.from({ length: magnitudes.length }, (_, i) => i).sort(
-    (a, b) => rank(a) - rank(b) || (magnitudes[a] < magnitudes[b] ? -1 : magnitudes[a] > magnitudes[b] ? 1 : a - b),
-  );
-  return order.slice(0, count).sort((a, b) => a - b);
+  return byMagnitude(magnitudes).slice(0, count).sort((a, b) => a - b);
 }
 
 /** The paper's policy. */
@@ -42,11 +46,13 @@ export class InterLayerScheduling implements FreezePolicy {
   readonly name = 'ils';
   readonly freezeRate: number;
   readonly frozenCount: number;
+  readonly label: string;
   private distances: Float64Array;
 
   constructor(layers: readonly FreezableLayer[], options: IlsOptions) {
     checkFreezeRate(options.freezeRate);
     this.freezeRate = options.freezeRate;
+    this.label = `freeze rate ${options.freezeRate}`;
     this.frozenCount = Math.floor(options.freezeRate * layers.length);
     if (options.initialMagnitudes) {
       if (options.initialMagnitudes.length !== layers.length)

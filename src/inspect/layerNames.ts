@@ -42,9 +42,5 @@ export function shortLayerName(name: string): string {
   return module.replace(/^(bert|distilbert|roberta|vit|deit)\./, '').replace(/^embeddings\./, '').replace(/^cls\.predictions\./, 'LM ').replace(/\.dense$/, '').replaceAll('_', ' ');
 }
 
-/** Part of the model that a module belongs to: 'embeddings', 'layer 3', 'head'. */
-export function modelPart(name: string): string {
-  const layer = /(?:encoder|transformer)\.layer\.(\d+)\./.exec(name);
-  if (layer) return `layer ${layer[1]}`;
-  return name.includes('embeddings.') ? 'embeddings' : 'head';
-}
+// The policies go by the same parts.
+export { modelPart } from '../freezing/blocks';

@@ -140,14 +140,16 @@ function reason(history: History, layer: number, overruled: number): string {
   const magnitude = history.magnitudesAfter(steps - 1)[layer];
   if (overruled === steps) return times > 0 ? 'the user trains it (thaw)' : 'the user freezes it (freeze)';
   if (times > 0 && !Number.isFinite(magnitude)) return `its update magnitude is ${magnitude}: it holds a weight of exactly 0, so it always trains`;
-  if (times > 0 && magnitude === 0) {
+  if (times > 0 && times < steps && magnitude === 0) {
     const at = Array.from(history.column('step')).indexOf(last);
     return history.column('learningRate')[at] === 0 ? `it trained while the learning rate was 0 (step ${last}), so its magnitude is 0 and it stays frozen` : 'its weights did not move when it trained, so it stays frozen';
   }
   const frozen = history.column('frozenLayers')[steps - 1];
-  if (times === steps && steps > 1) return frozen === 0 ? 'nothing is frozen' : 'its update magnitude was among the largest in every step';
+  if (times === steps && steps > 1) return frozen === 0 ? 'nothing is frozen' : 'the policy trained it in every step';
   if (times === 0) {
     const perStep = history.freezableLayers.length - frozen;
+    // Only inter-layer scheduling sweeps: it gives a layer that has not trained yet a magnitude, its initial draw.
+    if (Number.isNaN(magnitude)) return 'the policy has frozen it in every step';
     return steps * perStep < history.freezableLayers.length ? 'the first sweep has not reached it yet' : 'its turn has not come';
   }
   return '';

@@ -25,8 +25,8 @@ export class ForwardContext {
   }
 
   /** A pass that only computes: nothing is kept, quantized or dropped. */
-  static evaluation(engine: Engine): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine, { recording: false }), SCHEMES.exact, undefined);
+  static evaluation(engine: Engine, options: Pick<TapeOptions, 'watch'> = {}): ForwardContext {
+    return new ForwardContext(engine, new Tape(engine, { ...options, recording: false }), SCHEMES.exact, undefined);
   }
 
   /** The key of the next dropout, or undefined when this pass drops nothing. 4,096 draws a step are told apart. */

@@ -68,6 +68,8 @@ export interface TapeOptions {
   readonly recording?: boolean;
   /** Whether to measure what each encoding does to its values. Default false. */
   readonly measuring?: boolean;
+  /** Shown the output of every part that has parameters, once for each of them, while it is computed. */
+  readonly watch?: (parameter: Parameter, output: DeviceTensor) => void;
 }
 
 /** One forward pass and its backward. */
@@ -77,6 +79,7 @@ export class Tape {
   readonly course: CoursePoint[] = [];
   private readonly recording: boolean;
   private readonly measuring: boolean;
+  private readonly watch: TapeOptions['watch'];
   private readonly measured: { readonly of: Pick<EncodingError, 'layer' | 'what' | 'encoding'>; readonly size: number; readonly sums: DeviceTensor }[] = [];
   private readonly entries: Entry[] = [];
   private readonly grads = new Map<Variable, DeviceTensor>();
@@ -88,10 +91,11 @@ export class Tape {
 
   constructor(
     readonly engine: Engine,
-    { recording = true, measuring = false }: TapeOptions = {},
+    { recording = true, measuring = false, watch }: TapeOptions = {},
   ) {
     this.recording = recording;
     this.measuring = measuring;
+    this.watch = watch;
   }
 
   /** A value that no gradient flows into (ids, masks, pixels). */
@@ -101,6 +105,7 @@ export class Tape {
 
   /** A part's output; it needs a gradient when an input does or one of the part's parameters trains. */
   variable(tensor: DeviceTensor, inputs: readonly Variable[], parameters: readonly Parameter[] = []): Variable {
+    if (this.watch) for (const p of parameters) this.watch(p, tensor);
     const needsGrad = this.recording && (inputs.some((v) => v.needsGrad) || parameters.some((p) => p.trains));
     return { tensor, needsGrad };
   }

@@ -3,15 +3,16 @@
  *
  * One step (ARCHITECTURE: "One training step"): the policy selects; forward keeps only what backward will need; the loss is looked at (a loss that is not
  * finite stops here, nothing was changed); backward applies each weight gradient the moment it is complete and frees it; the policy learns the update
- * magnitudes of the layers that trained; the history gets a record.
+ * magnitudes of the layers that trained, and what else it asked for; the history gets a record.
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
 import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
+import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
-import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
+import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
@@ -61,7 +62,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly warmupSteps?: number;
   /** Share of the layers frozen in a step, in [0, 1). 0 is full fine-tuning. Default 0.9. */
   readonly freezeRate?: number;
-  /** Another policy than inter-layer scheduling. */
+  /** Another policy than inter-layer scheduling: `(layers) => new RandomLayers(layers, { activatedLayers: 2 })`; told, too, how long the run is. */
   readonly policy?: PolicyFactory;
   /** Range of the initial distances: uniform in [0, this). Default 1e10 (the paper's for BERT). */
   readonly initialMagnitudeScale?: number;
@@ -75,7 +76,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   /**
    * Whether a bias trains only in the steps in which its layer's weight does; a bias without a freezable weight always trains. Backward then stops below the lowest layer that trains, and nothing is kept
    * there: saves up to all activations, and the time of backward, in steps in which the lower layers are frozen. Costs that frozen layers' biases stand still (paper: every bias trains in every step).
-   * Default: true in mode 'tuned', else false.
+   * A policy with `freezesBiases` does this whatever is said here. Default: what the policy says, if it says anything; else true in mode 'tuned', false in others.
    */
   readonly frozenBiases?: boolean;
   /**
@@ -95,7 +96,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly seed?: number;
   /** Whether examples are shuffled in every epoch. Default true. */
   readonly shuffle?: boolean;
-  /** Name of the run in tables and figures that compare runs. Default: its freeze rate. */
+  /** Name of the run in tables and figures that compare runs. Default: what its policy is called, with inter-layer scheduling its freeze rate. */
   readonly name?: string;
   /**
    * In every so many steps, the first among them, what the encodings do to the activations is measured by a forward pass of its own: clipped and lost values, relative error. 0: never.
@@ -121,6 +122,12 @@ export interface StepPreview {
   readonly activationBytes: number | undefined;
   /** The same for plain fine-tuning on this batch: everything trains, everything in float32. */
   readonly fullActivationBytes: number | undefined;
+}
+
+/** A number of one layer, on the device. */
+interface LayerScalar {
+  readonly layer: number;
+  readonly value: DeviceTensor;
 }
 
 /** Fine-tunes a model with SlimFit. Owns the optimizer's moments: `dispose` frees them; the model stays its maker's. */
@@ -178,18 +185,21 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
     this.scheme = scheme;
-    this.frozenBiases = options.frozenBiases ?? options.mode === 'tuned';
     this.magnitude = options.magnitude ?? (options.mode === 'tuned' ? 'relative-l2' : 'mean-relative');
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
-      ? options.policy(this.freezableLayers)
+      ? options.policy(this.freezableLayers, { totalSteps: this.totalSteps, stepsPerEpoch: this.stepsPerEpoch, seed })
       : freezeRate === 0
         ? new NoFreezing(this.freezableLayers)
         : new InterLayerScheduling(this.freezableLayers, { freezeRate, seed, initialScale: options.initialMagnitudeScale });
+    // Either one's word suffices; what a policy says comes before what a mode brings along.
+    this.frozenBiases = this.policy.freezesBiases === true || (options.frozenBiases ?? (this.policy.freezesBiases === undefined && options.mode === 'tuned'));
+    if (this.frozenBiases && this.policy.freezesBiases === false)
+      this.warn(`frozenBiases freezes the biases of frozen layers, which the policy ${this.policy.name} is meant to train`);
     this.optimizer = new AdamW(this.engine, options.optimizer);
-    this.history = new History(this.freezableLayers, options.name ?? runName(this.policy));
-    if (this.policy instanceof InterLayerScheduling && this.schedule(0) === 0)
+    this.history = new History(this.freezableLayers, options.name ?? this.policy.label ?? this.policy.name);
+    if ((this.policy instanceof InterLayerScheduling || this.policy instanceof MemoryBudget) && this.schedule(0) === 0)
       this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
   }
 
@@ -204,12 +214,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    * @throws InvalidArgumentError for a name that is no layer's; nothing changes then
    */
   freeze(...names: readonly string[]): void {
-    this.overrule(names, true);
+    this.setOverruled(names, true);
   }
 
   /** Trains layers whatever the policy says, until `freeze` or `follow`. Names as for `freeze`. */
   thaw(...names: readonly string[]): void {
-    this.overrule(names, false);
+    this.setOverruled(names, false);
   }
 
   /** Lets the policy decide again: about the layers named as for `freeze`, or about all. */
@@ -253,11 +263,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What the next step will freeze and keep, without running it. */
   peek(): StepPreview {
-    const frozen = new Set(this.decide(this.next));
+    const shape = this.shapeOf(this.next);
+    const frozen = new Set(this.decide(this.next, shape));
     const of = (want: boolean) => this.freezableLayers.filter((l) => frozen.has(l.index) === want);
     const weights = (layers: readonly FreezableLayer[]) => layers.reduce((n, l) => n + l.parameters, 0);
     const active = of(false);
-    const shape = this.shapeOf(this.next);
     const preview: StepPreview = {
       step: this.next,
       epoch: this.epochOf(this.next),
@@ -345,7 +355,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.alone(async () => {
       const step = this.next;
       const batch = await this.options.train.batch(this.examplesOf(step), this.epochOf(step));
-      this.markTraining(trains === 'all' ? [] : this.decide(step));
+      this.markTraining(trains === 'all' ? [] : this.decide(step, batch as BatchShape<Batch>));
       const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
       return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme) => this.context(step, scheme), schemes));
     });
@@ -353,7 +363,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** The present state of every freezable layer, one row each. */
   layers(): ColumnTable {
-    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.decide(this.next));
+    return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.decide(this.next, this.shapeOf(this.next)));
   }
 
   /** How often the optimizer updated a parameter. */
@@ -384,19 +394,31 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return { engine, optimizer, policy, parameters: this.model.parameters };
   }
 
-  /** The layers to freeze in a step: the policy's choice, unless the user overruled it. */
-  private decide(step: number): readonly number[] {
-    const chosen = this.policy.select(step);
-    if (this.overruled.size === 0) return chosen;
-    const frozen = new Set(chosen);
+  /** The layers to freeze in a step on a batch of a shape, ascending: the policy's choice, unless the user overruled it. */
+  private decide(step: number, shape: BatchShape<Batch> | undefined): readonly number[] {
+    const { policy, freezableLayers } = this;
+    const chosen = policy.select(step, this.keptBytes(shape));
+    const bad = chosen.find((l) => !(l in freezableLayers));
+    if (bad !== undefined) throw new InvalidArgumentError(`the policy ${policy.name} freezes layer ${bad} in step ${step}; layers are numbered from 0 to ${freezableLayers.length - 1}`);
+    return [...this.overrule(new Set(chosen))].sort((a, b) => a - b);
+  }
+
+  /** A policy's choice with what the user froze or thawed. */
+  private overrule(frozen: Set<number>): Set<number> {
     for (const [layer, freeze] of this.overruled) {
       if (freeze) frozen.add(layer);
       else frozen.delete(layer);
     }
-    return [...frozen].sort((a, b) => a - b);
+    return frozen;
   }
 
-  private overrule(names: readonly string[], frozen: boolean): void {
+  /** What a policy may ask of the bytes of a step. */
+  private keptBytes(shape: BatchShape<Batch> | undefined): KeptBytes | undefined {
+    if (!shape || this.predict(shape, new Set()) === undefined) return undefined;
+    return (trained) => this.predict(shape, this.overrule(new Set(this.freezableLayers.filter((l) => !trained.has(l.index)).map((l) => l.index))))!.total;
+  }
+
+  private setOverruled(names: readonly string[], frozen: boolean): void {
     for (const i of this.indicesOf(names)) this.overruled.set(i, frozen);
   }
 
@@ -418,10 +440,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const dataMilliseconds = performance.now() - started;
     this.options.train.prefetch?.(this.examplesOf(step + 1), this.epochOf(step + 1));
     const shape = batch as BatchShape<Batch>;
-    const frozen = this.decide(step);
+    const frozen = this.decide(step, shape);
     const active = this.markTraining(frozen);
     const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(batch, step) : [];
-    const magnitudes: { layer: number; value: DeviceTensor }[] = [];
+    const grams = await this.representations(policy.probe?.(step) ?? 0);
+    const magnitudes: LayerScalar[] = [];
+    const squares: LayerScalar[] = [];
     engine.resetPeak();
     const ctx = this.context(step);
     try {
@@ -435,12 +459,18 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
       ctx.tape.backward(out.loss, (parameter, grad) => {
         const layer = this.layerOf.get(parameter.name);
+        if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
         const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
         if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
       });
       if (this.options.frozenParameters === 'zerograd')
         for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
-      policy.observe(step, await this.readMagnitudes(magnitudes));
+      const [moved, squared] = await this.readScalars(magnitudes, squares);
+      this.warnOfMagnitudes(moved);
+      policy.observe(step, moved, {
+        ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
+        ...(grams ? { grams } : {}),
+      } satisfies StepObservation);
       this.next++;
       const record: StepRecord = {
         step,
@@ -466,7 +496,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } finally {
       ctx.tape.dispose();
-      engine.free(...magnitudes.splice(0).map((m) => m.value));
+      engine.free(...[...magnitudes, ...squares].map((m) => m.value));
     }
   }
 
@@ -525,25 +555,53 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       : ForwardContext.training(this.engine, scheme, this.seed, step, options);
   }
 
-  /** One read-back for all magnitudes of the step, which are freed. */
-  private async readMagnitudes(of: { layer: number; value: DeviceTensor }[]): Promise<Map<number, number>> {
-    const out = new Map<number, number>();
-    if (of.length === 0) return out;
+  /** Lists of scalars by layer, in one read-back; they are freed, and the lists emptied. */
+  private async readScalars(...lists: readonly LayerScalar[][]): Promise<Map<number, number>[]> {
     const { engine } = this;
+    const scalars = lists.flat();
+    if (scalars.length === 0) return lists.map(() => new Map<number, number>());
     const all = engine.scope(() =>
       engine.concat(
-        of.map((m) => engine.reshape(m.value, [1])),
+        scalars.map((m) => engine.reshape(m.value, [1])),
         0,
       ),
     );
     const values = await engine.read(all);
-    engine.free(all, ...of.map((m) => m.value));
-    of.splice(0).forEach(({ layer }, i) => {
-      out.set(layer, values[i]);
-      if (!Number.isFinite(values[i]))
-        this.warn(`${this.freezableLayers[layer].name} holds a weight of exactly 0, so its update magnitude is ${values[i]} and it trains in every step (as in the published code)`);
+    engine.free(all);
+    engine.free(...scalars.map((m) => m.value));
+    let at = 0;
+    return lists.map((list) => new Map(list.splice(0).map(({ layer }) => [layer, values[at++]])));
+  }
+
+  private warnOfMagnitudes(magnitudes: ReadonlyMap<number, number>): void {
+    for (const [layer, d] of magnitudes)
+      if (!Number.isFinite(d)) this.warn(`${this.freezableLayers[layer].name} holds a weight of exactly 0, so its update magnitude is ${d}: inter-layer scheduling trains it in every step (as in the published code)`);
+  }
+
+  /** Gram matrices of what the layers put out on the first `count` examples of the training data (StepObservation.grams); undefined for none. Nothing is dropped or kept. */
+  private async representations(count: number): Promise<Map<number, Float32Array> | undefined> {
+    if (count === 0) return undefined;
+    const { engine, model, options } = this;
+    const batch = await options.train.batch(Int32Array.from({ length: Math.min(count, options.train.size) }, (_, i) => i));
+    const n = batch.batchSize;
+    const grams = new Map<number, DeviceTensor>();
+    const ctx = ForwardContext.evaluation(engine, {
+      watch: ({ name }, output) => {
+        const layer = this.layerOf.get(name);
+        // A table that is used twice (tied to the decoder) is looked at where it embeds.
+        if (layer !== undefined && !grams.has(layer) && output.shape[0] === n) grams.set(layer, engine.scope(() => engine.share(centredGram(engine, output), 'gradients')));
+      },
     });
-    return out;
+    try {
+      engine.free(model.forward(ctx, batch).tensor);
+      const all = engine.scope(() => engine.concat([...grams.values()].map((g) => engine.reshape(g, [n * n])), 0));
+      const values = (await engine.read(all)) as Float32Array;
+      engine.free(all);
+      return new Map([...grams.keys()].map((layer, i) => [layer, values.slice(i * n * n, (i + 1) * n * n)]));
+    } finally {
+      ctx.tape.dispose();
+      engine.free(...grams.values());
+    }
   }
 
   /** Marks what trains: always-trained weights, the layers that are not frozen, and every bias or those of what trains. @returns the layers' indices */
@@ -667,14 +725,23 @@ function joined<A extends Float32Array | Int32Array>(parts: readonly ArrayLike<n
   return all;
 }
 
+/** Σ g² of a gradient, [1]. */
+function sumOfSquares(engine: Engine, grad: DeviceTensor): DeviceTensor {
+  const flat = engine.reshape(grad, [grad.size]);
+  return engine.sum(engine.mul(flat, flat), 0, true);
+}
+
+/** X·Xᵀ of outputs [n, ...] as X [n, features], less the mean over the n: [n, n]. */
+function centredGram(engine: Engine, output: DeviceTensor): DeviceTensor {
+  const n = output.shape[0];
+  const x = engine.reshape(output, [n, output.size / n]);
+  const centred = engine.sub(x, engine.mean(x, 0, true));
+  return engine.matmul(centred, centred, { transposeB: true });
+}
+
 /** Whether anything that the scheme keeps differs from what forward saw. */
 function codesAnything({ attentionOperands, attentionProbs, geluInput, downProjectionInput, frozenLayerNormShare }: ActivationScheme): boolean {
   return frozenLayerNormShare !== undefined || [attentionOperands, attentionProbs, geluInput, downProjectionInput].some((e) => e !== 'float32' && e !== 'recompute');
-}
-
-function runName(policy: FreezePolicy): string {
-  if (policy instanceof InterLayerScheduling) return `freeze rate ${policy.freezeRate}`;
-  return policy instanceof NoFreezing ? 'full fine-tuning' : policy.name;
 }
 
 function scheduleOf(o: Pick<TrainerOptions, 'schedule' | 'learningRate' | 'warmupSteps'>, total: number): Schedule {

@@ -160,6 +160,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
         [e.transpose(ta, [2, 0, 1]), transposed(a, [2, 0, 1])],
         [part, want],
         [e.concat([ta, ta], 0), { shape: [4, 3, 4], data: [...a.data, ...a.data] }],
+        [e.concat([ta], 1), a],
         [e.reshape(ta, [6, 4]), { shape: [6, 4], data: a.data }],
       ],
       [ta],

@@ -182,7 +182,10 @@ test('the health table says why a layer always trains, never does, or never will
   const user = why(4, () => ({ active: [1], overruled: [0, 1] }));
   assert.deepEqual([user['word embeddings'], user['L0 MLP down']], [['never', 'the user freezes it (freeze)'], ['always', 'the user trains it (thaw)']]);
   assert.equal(why(4, () => ({ active: [0, 1, 2] }))['L0 MLP norm'][1], 'nothing is frozen');
-  assert.equal(why(4, () => ({ active: [1] }))['L0 MLP down'][1], 'its update magnitude was among the largest in every step');
+  assert.equal(why(4, () => ({ active: [1] }))['L0 MLP down'][1], 'the policy trained it in every step');
+  // Under another policy than inter-layer scheduling a layer that has not trained has no magnitude, and one that always trains may have magnitude 0.
+  const other = why(4, () => ({ active: [0], learningRate: 0, updateMagnitudes: Float64Array.of(0, NaN, NaN) }));
+  assert.deepEqual([other['word embeddings'][1], other['L0 MLP norm'][1]], ['the policy trained it in every step', 'the policy has frozen it in every step']);
   assert.equal(why(9, () => ({}))['L0 MLP down'][1], '');
 });
 

@@ -8,9 +8,9 @@ import { bertActivations } from '../../src/memory/activationBytes';
 import type { PlannedActivation, TrainingSet } from '../../src/memory/keptActivations';
 import { vitActivations } from '../../src/memory/vitActivationBytes';
 import { BertForQuestionAnswering, BertForSequenceClassification } from '../../src/models/bert';
-import { DistilBertForSequenceClassification } from '../../src/models/distilbert';
+import { DistilBertForQuestionAnswering, DistilBertForSequenceClassification } from '../../src/models/distilbert';
 import { type ImageBatch, type LabelledBatch, type Model, type TextBatch, weightOfBias } from '../../src/models/model';
-import { RobertaForSequenceClassification } from '../../src/models/roberta';
+import { RobertaForQuestionAnswering, RobertaForSequenceClassification } from '../../src/models/roberta';
 import { ViTForImageClassification } from '../../src/models/vit';
 import { ForwardContext } from '../../src/nn/context';
 import { Random } from '../../src/random';
@@ -64,17 +64,32 @@ const vitKind = (modelType: 'vit' | 'deit'): Kind => ({
   foresee: (model, batchSize, mode, _, training) => vitActivations({ config: (model as never as ViTForImageClassification).config, batchSize, mode, ...training }),
 });
 
+const distilBertKind = (head: 'classification' | 'answers'): Kind =>
+  textKind(
+    `distilbert, ${head}`,
+    async (d) => {
+      const config = parseDistilBertConfig({ model_type: 'distilbert', ...size, dim: 8, hidden_dim: 13, n_heads: 2, n_layers: 2, max_position_embeddings: 12, ...(d ? {} : { dropout: 0, attention_dropout: 0, seq_classif_dropout: 0 }) });
+      return (head === 'answers' ? DistilBertForQuestionAnswering.fresh(await engine, config) : DistilBertForSequenceClassification.fresh(await engine, config)) as never;
+    },
+    head === 'answers' ? 'question answering' : undefined,
+  );
+const robertaKind = (head: 'classification' | 'answers'): Kind =>
+  textKind(
+    `roberta, ${head}`,
+    async (d) => {
+      const config = parseRobertaConfig({ model_type: 'roberta', ...size, hidden_size: 8, intermediate_size: 16, num_attention_heads: 2, num_hidden_layers: 1, max_position_embeddings: 12, ...(d ? dropouts : { hidden_dropout_prob: 0, attention_probs_dropout_prob: 0 }) });
+      return (head === 'answers' ? RobertaForQuestionAnswering.fresh(await engine, config) : RobertaForSequenceClassification.fresh(await engine, config)) as never;
+    },
+    head === 'answers' ? 'question answering' : undefined,
+  );
+
 const KINDS: readonly Kind[] = [
   textKind('bert, classification', async (d) => BertForSequenceClassification.fresh(await engine, bertOf(d)) as never),
   textKind('bert, answers', async (d) => BertForQuestionAnswering.fresh(await engine, bertOf(d, { num_labels: 2 })) as never, 'question answering'),
-  textKind('distilbert', async (d) => {
-    const config = parseDistilBertConfig({ model_type: 'distilbert', ...size, dim: 8, hidden_dim: 13, n_heads: 2, n_layers: 2, max_position_embeddings: 12, ...(d ? {} : { dropout: 0, attention_dropout: 0, seq_classif_dropout: 0 }) });
-    return DistilBertForSequenceClassification.fresh(await engine, config) as never;
-  }),
-  textKind('roberta', async (d) => {
-    const config = parseRobertaConfig({ model_type: 'roberta', ...size, hidden_size: 8, intermediate_size: 16, num_attention_heads: 2, num_hidden_layers: 1, max_position_embeddings: 12, ...(d ? dropouts : { hidden_dropout_prob: 0, attention_probs_dropout_prob: 0 }) });
-    return RobertaForSequenceClassification.fresh(await engine, config) as never;
-  }),
+  distilBertKind('classification'),
+  distilBertKind('answers'),
+  robertaKind('classification'),
+  robertaKind('answers'),
   vitKind('vit'),
   vitKind('deit'),
 ];

@@ -373,3 +373,18 @@ it('the course tells the bytes alive after each activation kept and each let go:
   engine.free(x, y.tensor, z.tensor, loss.tensor);
   w.free();
 });
+
+it('who watches is shown the output of every part, once for each of its parameters, recording or not', () => {
+  const { w, b, free } = weights('w', 'b');
+  for (const recording of [true, false]) {
+    const seen: [string, number][] = [];
+    const tape = new Tape(engine, { recording, watch: (p, output) => seen.push([p.name, output.id]) });
+    const x = tape.constant(vector([1, 2]));
+    const y = tape.variable(engine.add(x.tensor, w.data), [x], [w, b]);
+    const z = tape.variable(engine.add(y.tensor, y.tensor), [y]);
+    assert.deepEqual(seen, [['w', y.tensor.id], ['b', y.tensor.id]]);
+    tape.dispose();
+    engine.free(x.tensor, y.tensor, z.tensor);
+  }
+  free();
+});

@@ -218,6 +218,8 @@ export class TensorflowEngine extends ComposedEngine<Id> {
     return this.run(size, () => this.op('Slice', attrs, [this.raw(a), this.ints(begin), this.ints(size)]), a.dtype);
   }
   concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor {
+    // ConcatV2 refuses a single part.
+    if (parts.length === 1) return this.share(parts[0]);
     const shape = parts[0].shape.map((n, i) => (i === axis ? parts.reduce((s, p) => s + p.shape[i], 0) : n));
     const { dtype } = parts[0];
     const attrs = [attr.int('N', parts.length), attr.type('T', typeOf(dtype)), attr.type('Tidx', 'int32')];
