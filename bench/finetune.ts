@@ -14,7 +14,7 @@ import { cifarAugmentation } from '../src/data/pixels/augmentation';
 import { TextDataset } from '../src/data/textDataset';
 import { Tokenizer } from '../src/data/tokenizer';
 import { chooseEngine } from '../src/engine/choose';
-import type { Engine } from '../src/engine/engine';
+import type { Engine, UpdateMagnitude } from '../src/engine/engine';
 import type { BatchSource, LabelledBatch, Model, Predictions } from '../src/models/model';
 import { BertForSequenceClassification } from '../src/models/bert';
 import { ViTForImageClassification } from '../src/models/vit';
@@ -33,6 +33,7 @@ const { values } = parseArgs({
     'batch-size': { type: 'string', default: '16' },
     'max-length': { type: 'string', default: '64' },
     'learning-rate': { type: 'string', default: '1e-4' },
+    magnitude: { type: 'string', default: 'mean-relative' },
   },
 });
 
@@ -100,6 +101,7 @@ async function train<Batch extends LabelledBatch>({ model, train, evaluation, me
     epochs: Number(values.epochs),
     ...(values.steps ? { totalSteps: Number(values.steps) } : {}),
     learningRate: Number(values['learning-rate']),
+    magnitude: values.magnitude as UpdateMagnitude,
     measureEncodingsEvery: 0,
     seed,
     ...options,
