@@ -63,6 +63,8 @@ export { CkaFreezing, linearCka, type CkaFreezingOptions } from './freezing/ckaF
 export { MemoryBudget, type MemoryBudgetOptions } from './freezing/memoryBudget';
 export { KnapsackFreezing, type KnapsackFreezingOptions } from './freezing/knapsackFreezing';
 export { groupsOf, type Granularity, type LayerGroup } from './freezing/blocks';
+export type { BudgetOptions } from './freezing/budget';
+export { policyOf, POLICIES, POLICY_NAMES, type PolicyEntry, type PolicyName, type PolicyOptions, type RandomPolicyOptions } from './freezing/policies';
 
 // Training.
 export { evaluate, predict, SlimFitTrainer } from './training/trainer';
@@ -71,6 +73,22 @@ export { fromRecipe, type FromRecipeOptions, type RecipeRun } from './training/f
 export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, type ImageRecipe, type Recipe, type SquadRecipe } from './training/recipes';
 export { planRecipe, type RecipePlan } from './training/recipePlan';
 export type { StepRecord } from './training/stepRecord';
+export { loadStudy, study, type StudyOptions, type StudyProgress, type StudyRunOptions } from './training/study';
+export type {
+  NamedStudyPolicy,
+  OwnStudyPolicy,
+  OwnStudyTask,
+  RecipeStudyTask,
+  StudyDefinition,
+  StudyJob,
+  StudyParts,
+  StudyPolicy,
+  StudyPolicyRun,
+  StudySeed,
+  StudySettings,
+  StudyTask,
+} from './training/studyDefinition';
+export type { StudyResult } from './training/studyFolder';
 export { GradientComparison, type GradientError } from './training/gradients';
 export { History, type StepField, type StoredHistory } from './training/history';
 export type { StoredColumn } from './training/columns';
@@ -127,6 +145,8 @@ export { encodingErrorFigure, gradientErrorFigure } from './inspect/healthFigure
 export { lossFigure, metricsFigure, throughputFigure } from './inspect/runFigures';
 export { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable } from './inspect/tables';
 export { compare, RunComparison } from './inspect/compare';
+export { studyFigure, type StudyMemory } from './inspect/studyFigure';
+export { StudyResults, studyRunsTable, studyTable, type StudyRun } from './inspect/studyResults';
 export { formatBytes } from './units';
 export { modelPart, shortLayerName } from './inspect/layerNames';
 export { Summary } from './inspect/summary';
