@@ -69,6 +69,8 @@ export type NamedStudyPolicy = {
     readonly label?: string;
     /** Its rates, where they are not those of the study. */
     readonly freezeRates?: readonly number[];
+    /** Settings of the trainer under this policy, over those of the study, below those of a variant: `{ mode: 'exact' }` beside `none` is plain fine-tuning. */
+    readonly trainer?: StudySettings;
   };
 }[PolicyName];
 
@@ -79,6 +81,8 @@ export interface OwnStudyPolicy {
   readonly policy: (layers: readonly FreezableLayer[], run: StudyPolicyRun) => FreezePolicy;
   /** Its rates. Default: none, one run a seed. */
   readonly freezeRates?: readonly number[];
+  /** Settings of the trainer under this policy, over those of the study, below those of a variant. */
+  readonly trainer?: StudySettings;
 }
 
 /** What a policy of one's own is told. */
@@ -213,13 +217,13 @@ export function studyJobs<Batch extends LabelledBatch>(definition: StudyDefiniti
       if (isNamed(entry)) checkPolicy(entry.policy, plainForm(entry.options ?? {}) as PolicySettings);
       const policy = entry.label ?? policyEntry((entry as NamedStudyPolicy).policy).label;
       const what = plainForm(isNamed(entry) ? { policy: entry.policy, options: entry.options ?? {} } : { policy: entry.policy, label: entry.label });
-      const text = JSON.stringify(what);
+      const text = JSON.stringify([what, plainForm(entry.trainer ?? {})]);
       if ((labels.get(policy) ?? text) !== text) throw new InvalidArgumentError(`two policies of the study are called '${policy}': give each a label of its own`);
       labels.set(policy, text);
       for (const freezeRate of ratesOf(entry, freezeRates)) {
         if (freezeRate !== undefined) checkFreezeRate(freezeRate);
         for (const [variant, more] of Object.entries(variants)) {
-          const settings = { ...trainer, ...more };
+          const settings = { ...trainer, ...entry.trainer, ...more };
           const id = sha256(JSON.stringify(plainForm({ ...common, trainer: settings, policy: what, freezeRate, seed }))).slice(0, 16);
           const job: StudyJob = { id, number: jobs.length + 1, policy, variant, freezeRate, seed, entry, settings };
           const twin = seen.get(id);

@@ -103,7 +103,7 @@ export function writeDefinition<Batch extends LabelledBatch = TextBatch>(folder:
 /** Writes a result. */
 export function writeResult(folder: string, result: StudyResult): void {
   // Numbers that JSON lacks are written as texts.
-  writeWhole(resultFile(folder, result.id), `${JSON.stringify(plainForm(result), null, 2)}\n`);
+  writeWhole(resultFile(folder, result.id), `${JSON.stringify(result, (_, v: unknown) => (typeof v === 'number' && !Number.isFinite(v) ? String(v) : v), 2)}\n`);
 }
 
 /** Numbers back from how they were written. */
