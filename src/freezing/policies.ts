@@ -138,15 +138,15 @@ export function policyOf<N extends PolicyName>(name: N, options: PolicyOptions[N
  */
 export function parsePolicyOptions(name: string, texts: readonly string[]): PolicySettings {
   const { options } = policyEntry(name);
-  const out: Record<string, number | string> = {};
-  for (const text of texts) {
+  const entries = texts.map((text): [string, number | string] => {
     const at = text.indexOf('=');
     if (at < 1) throw new InvalidArgumentError(`'${text}' is no option of a policy: write name=value, such as ${Object.keys(options)[0] ?? 'seed'}=…`);
     const key = text.slice(0, at).replace(/-([a-z0-9])/g, (_, c: string) => c.toUpperCase());
     const value = text.slice(at + 1);
     const kind = Object.hasOwn(options, key) ? options[key] : undefined;
-    out[key] = kind === 'bytes' ? parseBytes(value) : kind === 'number' && value.trim() !== '' && !Number.isNaN(Number(value)) ? Number(value) : value;
-  }
+    return [key, kind === 'bytes' ? parseBytes(value) : kind === 'number' && value.trim() !== '' && !Number.isNaN(Number(value)) ? Number(value) : value];
+  });
+  const out = Object.fromEntries(entries);
   checkPolicy(name, out);
   return out;
 }

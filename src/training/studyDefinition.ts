@@ -142,7 +142,7 @@ export function plainForm(value: unknown, at = 'definition'): unknown {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
   if (typeof value === 'number') return Number.isFinite(value) ? value : String(value);
   if (typeof value === 'function') return { function: `sha256:${sha256(value.toString())}` } satisfies StoredFunction;
-  if (Array.isArray(value)) return value.map((v, i) => plainForm(v, `${at}[${i}]`));
+  if (Array.isArray(value)) return Array.from(value, (v, i) => plainForm(v, `${at}[${i}]`));
   const prototype: unknown = typeof value === 'object' ? Object.getPrototypeOf(value) : undefined;
   // Objects of a cell come from another realm: their prototype has no prototype either.
   if (typeof value === 'object' && (prototype === null || Object.getPrototypeOf(prototype) === null)) {
