@@ -56,7 +56,8 @@ export interface Spread {
 
 export function spreadOf(values: readonly number[]): Spread {
   const n = values.length;
-  const mean = values.reduce((s, v) => s + v, 0) / n;
+  // From the first value, so that equal values have exactly no deviation.
+  const mean = values[0] + values.reduce((s, v) => s + (v - values[0]), 0) / n;
   return { n, mean, sd: n > 1 ? Math.sqrt(values.reduce((s, v) => s + (v - mean) ** 2, 0) / (n - 1)) : NaN };
 }
 
