@@ -101,7 +101,8 @@ async function run(folder: string, args: readonly string[]): Promise<number> {
   const jobs = studyJobs(definition);
   const wanted = chosen(jobs, values.job);
   const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  const abort = () => stop.abort();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, abort);
   const notice = (text: string) => void process.stderr.write(`slimfit: ${text}\n`);
   try {
     const results = await runJobs(folder, definition, jobs, wanted, { signal: stop.signal, onNotice: notice });
@@ -111,6 +112,8 @@ async function run(folder: string, args: readonly string[]): Promise<number> {
     if (!(error instanceof InterruptedError)) throw error;
     process.stderr.write('slimfit: stopped; finished runs are kept, run it again to go on\n');
     return 130;
+  } finally {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, abort);
   }
 }
 

@@ -123,10 +123,7 @@ export async function runJobs<Batch extends LabelledBatch>(folder: string, defin
     throw error;
   } finally {
     if (!options.engine) engine?.dispose();
-    // What others have done meanwhile counts too.
-    for (const [id, result] of readResults(folder, jobs)) results.set(id, result);
-    const all = new StudyResults(folder, jobs, results);
-    if (results.size > 0) writeWhole(path.join(folder, 'runs.arrow'), studyRunsTable(all).toArrowIPC({ format: 'file' }));
+    writeRuns(folder, jobs, results);
   }
   if (failures.length > 0) {
     const [{ run, reason, cause }] = failures;
@@ -163,6 +160,16 @@ export async function runJobs<Batch extends LabelledBatch>(folder: string, defin
       clearInterval(alive);
       claim.release();
     }
+  }
+}
+
+/** Writes all results as one table. What others have done meanwhile counts too; and what they do while it is written, so that of several writers the last one has it all. */
+function writeRuns(folder: string, jobs: readonly StudyJob[], results: Map<string, StudyResult>): void {
+  for (let written = -1; ; ) {
+    for (const [id, result] of readResults(folder, jobs)) results.set(id, result);
+    if (results.size === Math.max(0, written)) return;
+    written = results.size;
+    writeWhole(path.join(folder, 'runs.arrow'), studyRunsTable(new StudyResults(folder, jobs, results)).toArrowIPC({ format: 'file' }));
   }
 }
 

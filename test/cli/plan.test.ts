@@ -26,6 +26,10 @@ test('the plan of a recipe is that of the planner: weights, moments, what is kep
   assert.equal(value(text, '  layer 7'), sum((a) => a.part === 'layer 7'));
 });
 
+test('another policy than inter-layer scheduling is refused', () => {
+  assert.throws(() => planText(['--recipe', 'rte', '--policy', 'bitfit']), /inter-layer scheduling only/);
+});
+
 test('a recipe’s step in the planner’s words is of its kind, shape and rate', () => {
   const { config: _, ...squad } = memoryQuery(recipeNamed('squad-v2'));
   assert.deepEqual([squad.kind, squad.length, squad.batchSize, squad.freezeRate, squad.mode, squad.frozenBiases], ['question-answering', 384, 128, 0.8, 'paper', false]);
