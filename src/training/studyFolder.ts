@@ -31,7 +31,7 @@ export interface StudyResult {
   /** Loss and metrics on the evaluation data after the last step. */
   readonly loss: number;
   readonly metrics: Readonly<Record<string, number>>;
-  /** Bytes kept for backward, mean over the steps. */
+  /** Bytes kept for backward, mean over the steps, to the byte. */
   readonly activationBytes: number;
   /** The same of plain fine-tuning (everything trains, float32); NaN where the model has no formula. */
   readonly fullActivationBytes: number;
