@@ -1,7 +1,7 @@
 /** Studies: what a run finds, going on after a stop, several processes on one folder. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -99,6 +99,21 @@ test('an abort stops at a step boundary: finished runs stay, nothing is claimed,
   const aborted = await tiny({ signal: stop.signal });
   await assert.rejects(study(aborted.options), InterruptedError);
   assert.equal(aborted.begun(), 0);
+});
+
+test('what another process has done since the study began is not done again', async () => {
+  const other = await tiny();
+  await study(other.options);
+  const { options, begun, folder } = await tiny();
+  const results = await study({
+    ...options,
+    onProgress({ run, step }) {
+      if (run!.number === 1 && step === 1) for (const f of other.files()) if (f !== `${run!.id}.json`) copyFileSync(path.join(other.folder, 'runs', f), path.join(folder, 'runs', f));
+    },
+  });
+  assert.equal(begun(), 1);
+  assert.equal(results.runs.length, 4);
+  assert.equal(fromArrow(readFileSync(path.join(folder, 'runs.arrow'))).numRows(), 4);
 });
 
 test('progress tells every step of every run, the rate, the time left, and the end', async () => {
