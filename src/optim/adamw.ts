@@ -26,8 +26,15 @@ interface State {
   step: number;
 }
 
-/** Moments and step count of every parameter that has trained, on the host. */
-export type AdamWSnapshot = ReadonlyMap<Parameter, { readonly m: Float32Array; readonly v: Float32Array; readonly step: number }>;
+/** State of one parameter on the host: moments and step count. Plain data and typed arrays only, so that a checkpoint can hold it. */
+export interface ParameterMoments {
+  readonly m: Float32Array;
+  readonly v: Float32Array;
+  readonly step: number;
+}
+
+/** State of every parameter that has trained. */
+export type AdamWSnapshot = ReadonlyMap<Parameter, ParameterMoments>;
 
 /** AdamW with state per parameter, made when a parameter first trains. Owns the moments: `dispose` frees them. */
 export class AdamW {
@@ -87,11 +94,29 @@ export class AdamW {
     this.engine.free(zero);
   }
 
+  /** Parameters that have state, in the order in which they got it. */
+  get parameters(): readonly Parameter[] {
+    return [...this.states.keys()];
+  }
+
+  /** Copies the state of one parameter to the host; undefined when it has none. */
+  async snapshotOf(parameter: Parameter): Promise<ParameterMoments | undefined> {
+    const state = this.states.get(parameter);
+    return state && { m: (await this.engine.read(state.m)) as Float32Array, v: (await this.engine.read(state.v)) as Float32Array, step: state.step };
+  }
+
+  /** Makes the state of one parameter what it was. @throws ShapeError for moments of another size */
+  restoreOf(parameter: Parameter, { m, v, step }: ParameterMoments): void {
+    const state = this.stateOf(parameter);
+    this.engine.write(state.m, m);
+    this.engine.write(state.v, v);
+    state.step = step;
+  }
+
   /** Copies all state to the host. */
   async snapshot(): Promise<AdamWSnapshot> {
-    const out = new Map<Parameter, { m: Float32Array; v: Float32Array; step: number }>();
-    for (const [parameter, { m, v, step }] of this.states)
-      out.set(parameter, { m: (await this.engine.read(m)) as Float32Array, v: (await this.engine.read(v)) as Float32Array, step });
+    const out = new Map<Parameter, ParameterMoments>();
+    for (const parameter of this.parameters) out.set(parameter, (await this.snapshotOf(parameter))!);
     return out;
   }
 
@@ -102,12 +127,7 @@ export class AdamW {
       this.engine.free(m, v);
       this.states.delete(parameter);
     }
-    for (const [parameter, { m, v, step }] of snapshot) {
-      const state = this.stateOf(parameter);
-      this.engine.write(state.m, m);
-      this.engine.write(state.v, v);
-      state.step = step;
-    }
+    for (const [parameter, moments] of snapshot) this.restoreOf(parameter, moments);
   }
 
   dispose(): void {

@@ -13,6 +13,7 @@ import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
+import type { SavesItself } from '../models/pretrained';
 import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
@@ -26,9 +27,12 @@ import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
 import { type LiveRun, LiveView } from '../inspect/live';
 import { layersTable } from '../inspect/tables';
+import { restoreCheckpoint, type TrainingRun } from './checkpoint';
+import { CheckpointKeeper, type CheckpointOptions, findCheckpoint } from './checkpoints';
 import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
+import { dataSettings, modelSettings, type RunSettings, trainerSettings } from './runSettings';
 import { restoreSnapshot, takeSnapshot, type Trained, type TrainingSnapshot } from './snapshot';
 import type { StepRecord } from './stepRecord';
 
@@ -103,6 +107,10 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * Default 100.
    */
   readonly measureEncodingsEvery?: number;
+  /** Checkpoints that are written while training goes on: `{ dir: 'run', saveSteps: 100, saveTotalLimit: 2 }`. `SlimFitTrainer.resume` goes on from them. Default: only what `save()` is asked for. */
+  readonly checkpoints?: CheckpointOptions;
+  /** Tokenizer, or whatever else writes its files beside the model's, put into every checkpoint. */
+  readonly processingClass?: SavesItself;
   /** Stops training at the next step boundary. */
   readonly signal?: AbortSignal;
   /** Told about things that work but are probably not meant. Default: console.warn. */
@@ -155,6 +163,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   private overruled = new Map<number, boolean>();
   private readonly taken = new Map<number, TrainingSnapshot>();
+  private readonly keeper: CheckpointKeeper;
+  private settings: RunSettings | undefined;
   /** The loop over steps that goes on, or went on last, and the displays that show it or the next one. */
   private run: LiveRun | undefined;
   private views: LiveView[] = [];
@@ -176,6 +186,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
+    this.keeper = new CheckpointKeeper(options.checkpoints, options.evaluation !== undefined && options.evaluation.size > 0);
     this.options = options;
     this.model = model;
     this.engine = model.engine;
@@ -261,6 +272,42 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.next = step;
   }
 
+  /**
+   * Writes a checkpoint of the state before the next step: the folder `checkpoint-<step>`, which `SlimFitTrainer.resume` goes on from, to the bit, and Hugging Face's `from_pretrained` loads as a model. It appears whole or
+   * not at all; one tensor at a time is on the host.
+   * @param dir where that folder is made. Default: that of the option `checkpoints`
+   * @returns the folder
+   * @throws CheckpointWriteError when the disk is full or refuses, InvalidArgumentError for a folder in which this step is another run's; older checkpoints and the training are as they were then
+   */
+  async save(dir = this.options.checkpoints?.dir): Promise<string> {
+    if (dir === undefined) throw new InvalidArgumentError("save() needs a folder: trainer.save('run'), or the option checkpoints: { dir: 'run' }");
+    return this.alone(async () => this.keeper.save(dir, await this.resumable()));
+  }
+
+  /**
+   * A trainer that goes on from the last whole checkpoint in a folder, with the options that the first one had: what it does from there is, to the bit, what the run would have done that was never stopped (on the same
+   * engine). Damaged checkpoints are named to `onWarning` and passed over.
+   * @param dir where the `checkpoint-<step>` folders are, or one of these
+   * @param options as for the constructor; `model` needs the same architecture, its weights are overwritten
+   * @throws FileMissingError when there is no checkpoint, CheckpointError when none is whole, ResumeMismatchError (naming the field) when options, model or data are others; the model is as it was then
+   */
+  static async resume<Batch extends LabelledBatch = TextBatch>(dir: string, options: TrainerOptions<Batch>): Promise<SlimFitTrainer<Batch>> {
+    const trainer = new SlimFitTrainer<Batch>(options);
+    try {
+      const found = await findCheckpoint(dir, (text) => trainer.warn(text));
+      const resumed = restoreCheckpoint(found.checkpoint.folder, await trainer.resumable());
+      trainer.next = resumed.step;
+      trainer.overruled = resumed.overruled;
+      trainer.keeper.resume(resumed, found);
+      const engine = `${trainer.engine.name}, ${trainer.engine.device}`;
+      if (resumed.engine !== engine) trainer.warn(`${found.checkpoint.folder} was computed by ${resumed.engine}, this is ${engine}: the run goes on, but its numbers will differ in the last bits`);
+      return trainer;
+    } catch (error) {
+      trainer.dispose();
+      throw error;
+    }
+  }
+
   /** What the next step will freeze and keep, without running it. */
   peek(): StepPreview {
     const shape = this.shapeOf(this.next);
@@ -282,15 +329,20 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /**
-   * Runs one training step.
-   * @throws LossNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
+   * Runs one training step, and writes a checkpoint where the option `checkpoints` says so.
+   * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
    *   then as they were, and `step()` can be called again.
    */
   async step(): Promise<StepRecord> {
-    return this.alone(async () => {
+    const record = await this.alone(async () => {
       await this.checkpoint();
       return await this.runStep();
     });
+    if (this.keeper.due(this.next, this.totalSteps)) {
+      if (this.keeper.wantsEvaluation(this.history, this.next)) await this.evaluate();
+      await this.save();
+    }
+    return record;
   }
 
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
@@ -387,6 +439,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     } finally {
       this.busy = false;
     }
+  }
+
+  /** What a checkpoint holds of this trainer. */
+  private async resumable(): Promise<TrainingRun<Batch>> {
+    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, scheme, freezableLayers } = this;
+    const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, scheme, freezableLayers, optimizer: this.optimizer.settings };
+    this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
+    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, settings: this.settings, processingClass: options.processingClass };
   }
 
   private get trained(): Trained {
