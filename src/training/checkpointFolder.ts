@@ -53,11 +53,11 @@ export function checkpointAt(folder: string): StoredCheckpoint {
   }
 }
 
-/** The checkpoints in a folder, the one written last first; those without a readable manifest at the end. Empty where there are none, or no such folder. */
+/** The checkpoints in a folder, those without a readable manifest first, then the one written last, and so on. Empty where there are none, or no such folder. */
 export function listCheckpoints(dir: string): StoredCheckpoint[] {
-  if (!existsSync(dir)) return [];
+  if (!statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return [];
   const folders = readdirSync(dir, { withFileTypes: true }).filter((e) => e.isDirectory() && NAME.test(e.name));
-  const order = ({ manifest }: StoredCheckpoint) => manifest?.sequence ?? -Infinity;
+  const order = ({ manifest }: StoredCheckpoint) => manifest?.sequence ?? Infinity;
   return folders.map((e) => checkpointAt(path.join(dir, e.name))).sort((a, b) => (order(a) === order(b) ? b.step - a.step : order(b) - order(a)));
 }
 

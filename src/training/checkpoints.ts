@@ -1,11 +1,11 @@
 /** When checkpoints are written, which are kept, and which one a run goes on from. */
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import { CheckpointError, FileMissingError, InvalidArgumentError } from '../errors';
 import type { LabelledBatch } from '../models/model';
 import { type BestCheckpoint, CHECKPOINT_FILES, type Resumed, type TrainingRun, writeCheckpoint } from './checkpoint';
-import { checkpointAt, cleanUp, damageOf, listCheckpoints, type StoredCheckpoint } from './checkpointFolder';
+import { checkpointAt, cleanUp, damageOf, listCheckpoints, MANIFEST_FILE, type StoredCheckpoint } from './checkpointFolder';
 import type { History } from './history';
 
 /** Checkpoints that a trainer writes by itself. Names and meanings as in Hugging Face's TrainingArguments. */
@@ -63,7 +63,9 @@ export class CheckpointKeeper {
   async save<Batch extends LabelledBatch>(dir: string, of: TrainingRun<Batch>): Promise<string> {
     const others = listCheckpoints(dir);
     const same = others.find((c) => c.step === of.step);
-    if (same?.manifest && same.manifest.run !== this.run) throw new InvalidArgumentError(`${same.folder} is of another run: save to another folder, go on from it with SlimFitTrainer.resume(), or delete it`);
+    // Without a readable manifest it may be one of this run that was damaged, or a folder of another program.
+    const isForeign = same && (same.manifest ? same.manifest.run !== this.run : !existsSync(path.join(same.folder, MANIFEST_FILE)) && !existsSync(path.join(same.folder, 'history.safetensors')));
+    if (isForeign) throw new InvalidArgumentError(`${same.folder} is of another run: save to another folder, go on from it with SlimFitTrainer.resume(), or delete it`);
     const isOwn = this.options !== undefined && path.resolve(dir) === path.resolve(this.options.dir);
     const best = isOwn ? this.bestWith(dir, of) : this.best;
     const sequence = 1 + Math.max(0, ...others.map((c) => c.manifest?.sequence ?? 0));

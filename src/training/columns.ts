@@ -2,7 +2,7 @@
 import { InvalidArgumentError } from '../errors';
 
 /** What a column holds. */
-export type Numbers = Float64Array | Int32Array | Uint8Array;
+export type ColumnValues = Float64Array | Int32Array | Uint8Array;
 
 /** Values of a column as they stand in a file: little-endian, in base64. */
 export interface StoredColumn {
@@ -17,7 +17,7 @@ const MAKE = {
 };
 
 /** A typed array that grows. */
-export class Column<A extends Numbers> {
+export class Column<A extends ColumnValues> {
   length = 0;
   private data: A;
   constructor(private readonly type: StoredColumn['type']) {
@@ -43,7 +43,7 @@ export class Column<A extends Numbers> {
     return this.data.subarray(0, this.length) as A;
   }
   /** Takes values in place of its own. @throws InvalidArgumentError when they are of another type */
-  fill(values: Numbers): void {
+  fill(values: ColumnValues): void {
     if (values.constructor !== this.data.constructor) throw new InvalidArgumentError(`this history is damaged: a column of ${values.constructor.name} where ${this.type} belongs`);
     this.data = MAKE[this.type](Math.max(64, values.length)) as A;
     // Bytes, so that a NaN keeps its bits.
@@ -53,13 +53,13 @@ export class Column<A extends Numbers> {
 }
 
 /** A column as text. */
-export function storeColumn(values: Numbers): StoredColumn {
+export function storeColumn(values: ColumnValues): StoredColumn {
   const type = (Object.keys(MAKE) as StoredColumn['type'][]).find((t) => MAKE[t](0).constructor === values.constructor)!;
   return { type, base64: Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString('base64') };
 }
 
 /** The values of a stored column. @throws InvalidArgumentError when they are of no known type or cut off */
-export function storedValues({ type, base64 }: StoredColumn): Numbers {
+export function storedValues({ type, base64 }: StoredColumn): ColumnValues {
   const raw = Uint8Array.from(Buffer.from(String(base64), 'base64'));
   if (!Object.hasOwn(MAKE, type) || raw.length % MAKE[type](0).BYTES_PER_ELEMENT !== 0) throw new InvalidArgumentError(`this history is damaged: a column of ${String(type)} with ${raw.length} bytes`);
   return MAKE[type](raw.buffer);

@@ -7,7 +7,7 @@ import { CATEGORIES, type Category } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer } from '../freezing/layer';
 import type { CoursePoint } from '../tape/roles';
-import { type Column, bytes, Dictionary, floats, ints, type Numbers, storeColumn, type StoredColumn, storedValues } from './columns';
+import { type Column, bytes, Dictionary, floats, ints, type ColumnValues, storeColumn, type StoredColumn, storedValues } from './columns';
 import type { StepRecord } from './stepRecord';
 
 const STEP_FIELDS = [
@@ -55,7 +55,7 @@ export interface StoredHistory extends HistoryHead {
 /** A history in two: what a JSON file holds well, and numbers. */
 export interface HistoryParts {
   readonly head: HistoryHead;
-  readonly columns: ReadonlyMap<string, Numbers>;
+  readonly columns: ReadonlyMap<string, ColumnValues>;
 }
 
 /** Everything that was recorded of a run. */

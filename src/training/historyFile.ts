@@ -5,7 +5,7 @@ import { toCSV } from 'arquero';
 import { FileMissingError, InvalidArgumentError } from '../errors';
 import { rawTypeOf, safetensorsContents, SafetensorsReader, type TensorPlan } from '../hub/safetensors';
 import { History, type HistoryHead, type HistoryParts, type StoredHistory } from './history';
-import type { Numbers } from './columns';
+import type { ColumnValues } from './columns';
 
 const WHOLE = 'history.json';
 const COLUMNS = 'history.safetensors';
@@ -61,7 +61,7 @@ export function readHistoryParts(folder: string): HistoryParts {
   const head = readJson(path.join(folder, WHOLE)) as HistoryHead;
   const reader = SafetensorsReader.open(path.join(folder, COLUMNS));
   try {
-    return { head, columns: new Map(reader.names.map((name) => [name, reader.read(name) as Numbers])) };
+    return { head, columns: new Map(reader.names.map((name) => [name, reader.read(name) as ColumnValues])) };
   } finally {
     reader.close();
   }

@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto';
 import { ResumeMismatchError } from '../errors';
-import type { FreezableLayer } from '../freezing/layer';
 import type { FreezePolicy } from '../freezing/policy';
 import type { BatchSource, LabelledBatch, Model } from '../models/model';
 import type { ActivationScheme } from '../tape/scheme';
@@ -34,7 +33,6 @@ export interface ResolvedOptions {
   readonly frozenBiases: boolean;
   readonly magnitude: string;
   readonly scheme: ActivationScheme;
-  readonly freezableLayers: readonly FreezableLayer[];
   readonly optimizer: object;
 }
 
@@ -43,7 +41,7 @@ export function trainerSettings<Batch extends LabelledBatch>(given: TrainerOptio
   // These only look on, or stand in `resolved`; the initial distances are in the policy's state.
   const { model: _, train, evaluation, metrics, epochs, mode, name, measureEncodingsEvery, initialMagnitudeScale, checkpoints, processingClass, signal, onWarning, alwaysTrain, ...options } = given;
   const { schedule = 'linear', learningRate = 5e-5, warmupSteps = 0, freezeRate = 0.9, frozenParameters = 'skip', dropout = true, shuffle = true } = options;
-  const { totalSteps, policy, scheme, freezableLayers, ...others } = resolved;
+  const { totalSteps, policy, scheme, ...others } = resolved;
   const { name: _name, ...kept } = scheme;
   return flatSettings({
     ...options,
@@ -59,7 +57,6 @@ export function trainerSettings<Batch extends LabelledBatch>(given: TrainerOptio
     totalSteps: schedule === 'constant' && !given.policy ? undefined : totalSteps,
     policy: policy.label ?? policy.name,
     freezeRate: given.policy ? undefined : freezeRate,
-    freezableLayers: freezableLayers.length,
     alwaysTrain: alwaysTrain?.length ? [...alwaysTrain].sort() : undefined,
     scheme: kept,
   });

@@ -443,8 +443,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What a checkpoint holds of this trainer. */
   private async resumable(): Promise<TrainingRun<Batch>> {
-    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, scheme, freezableLayers } = this;
-    const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, scheme, freezableLayers, optimizer: this.optimizer.settings };
+    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, scheme } = this;
+    const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, scheme, optimizer: this.optimizer.settings };
     this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
     return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, settings: this.settings, processingClass: options.processingClass };
   }
