@@ -27,14 +27,14 @@ interface State {
 }
 
 /** State of one parameter on the host: moments and step count. Plain data and typed arrays only, so that a checkpoint can hold it. */
-export interface ParameterMoments {
+export interface AdamWParameterSnapshot {
   readonly m: Float32Array;
   readonly v: Float32Array;
   readonly step: number;
 }
 
 /** State of every parameter that has trained. */
-export type AdamWSnapshot = ReadonlyMap<Parameter, ParameterMoments>;
+export type AdamWSnapshot = ReadonlyMap<Parameter, AdamWParameterSnapshot>;
 
 /** AdamW with state per parameter, made when a parameter first trains. Owns the moments: `dispose` frees them. */
 export class AdamW {
@@ -100,13 +100,13 @@ export class AdamW {
   }
 
   /** Copies the state of one parameter to the host; undefined when it has none. */
-  async snapshotOf(parameter: Parameter): Promise<ParameterMoments | undefined> {
+  async snapshotOf(parameter: Parameter): Promise<AdamWParameterSnapshot | undefined> {
     const state = this.states.get(parameter);
     return state && { m: (await this.engine.read(state.m)) as Float32Array, v: (await this.engine.read(state.v)) as Float32Array, step: state.step };
   }
 
   /** Makes the state of one parameter what it was. @throws ShapeError for moments of another size */
-  restoreOf(parameter: Parameter, { m, v, step }: ParameterMoments): void {
+  restoreOf(parameter: Parameter, { m, v, step }: AdamWParameterSnapshot): void {
     const state = this.stateOf(parameter);
     this.engine.write(state.m, m);
     this.engine.write(state.v, v);
@@ -115,7 +115,7 @@ export class AdamW {
 
   /** Copies all state to the host. */
   async snapshot(): Promise<AdamWSnapshot> {
-    const out = new Map<Parameter, ParameterMoments>();
+    const out = new Map<Parameter, AdamWParameterSnapshot>();
     for (const parameter of this.parameters) out.set(parameter, (await this.snapshotOf(parameter))!);
     return out;
   }

@@ -16,7 +16,7 @@ import { CheckpointError, InvalidArgumentError } from '../errors';
 import { type RawArray, rawTypeOf, safetensorsContents, SafetensorsReader, tensorBytes, type TensorPlan } from '../hub/safetensors';
 import { WEIGHTS_FILE } from '../hub/folder';
 import type { LabelledBatch, Model } from '../models/model';
-import type { ParameterMoments } from '../optim/adamw';
+import type { AdamWParameterSnapshot } from '../optim/adamw';
 import type { PolicyState } from '../freezing/policy';
 import type { SavesItself } from '../models/pretrained';
 import type { Parameter } from '../tape/parameter';
@@ -198,7 +198,7 @@ export function restoreCheckpoint<Batch extends LabelledBatch>(folder: string, r
       run.policy.restore(slimfit.policy);
       run.history.resume(history);
       for (const p of model.parameters.values()) engine.write(p.data, weights.read(p.name) as Float32Array);
-      for (const [name, stored] of slimfit.optimizer) optimizer.restoreOf(model.parameters.get(name)!, withTensors(stored, (tensor) => moments.read(tensor)) as ParameterMoments);
+      for (const [name, stored] of slimfit.optimizer) optimizer.restoreOf(model.parameters.get(name)!, withTensors(stored, (tensor) => moments.read(tensor)) as AdamWParameterSnapshot);
     } finally {
       moments.close();
     }
