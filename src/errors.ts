@@ -24,6 +24,7 @@ export type SlimFitErrorCode =
   | 'image-unreadable'
   | 'image-worker'
   | 'loss-not-finite'
+  | 'gradient-not-finite'
   | 'interrupted'
   | 'download-failed'
   | 'hub-access'
@@ -202,6 +203,17 @@ export class ImageWorkerError extends SlimFitError {
 export class LossNotFiniteError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('loss-not-finite', message, options);
+  }
+}
+
+/** A gradient held a NaN, an infinity, or a value whose square overflows. The step was not applied. */
+export class GradientNotFiniteError extends SlimFitError {
+  constructor(
+    message: string,
+    /** Names of the parameters whose gradients they are. */
+    readonly parameters: readonly string[],
+  ) {
+    super('gradient-not-finite', message);
   }
 }
 

@@ -7,7 +7,7 @@
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
-import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
+import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
@@ -20,7 +20,7 @@ import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
-import type { TapeOptions, Variable } from '../tape/tape';
+import type { GradientSink, TapeOptions, Variable } from '../tape/tape';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
@@ -29,6 +29,7 @@ import { type LiveRun, LiveView } from '../inspect/live';
 import { layersTable } from '../inspect/tables';
 import { restoreCheckpoint, type TrainingRun } from './checkpoint';
 import { CheckpointKeeper, type CheckpointOptions, findCheckpoint } from './checkpoints';
+import { GradientGuard } from './gradientGuard';
 import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
@@ -94,6 +95,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
    */
   readonly frozenParameters?: 'skip' | 'zerograd';
+  /**
+   * What happens in a step whose loss or gradient is not finite. Not given: the loss alone is looked at, and stops the step before anything changed; a gradient that overflows in backward spoils its layer. `stop`: a gradient
+   * stops the step, too, before anything changed. `skip`: such a step changes nothing, its record names what was not finite, and training goes on with the next batch; the tenth in a row stops. Both hold the gradients
+   * until backward is through: 4 bytes for each weight that trains, which the planner does not count, and two passes over it.
+   */
+  readonly onNonFinite?: 'stop' | 'skip';
   /** Whether dropout acts. Default true. */
   readonly dropout?: boolean;
   /** Seeds shuffling, dropout and the initial distances. Default 43 (the paper's for most tasks). */
@@ -171,6 +178,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Order of the examples by epoch, of the last two that were asked for. */
   private readonly orders = new Map<number, Int32Array>();
   private next = 0;
+  private skippedInARow = 0;
   private busy = false;
 
   /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, no examples, an unknown name to train always. */
@@ -186,6 +194,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
+    if (options.onNonFinite !== undefined && !['stop', 'skip'].includes(options.onNonFinite)) throw new InvalidArgumentError(`onNonFinite is '${options.onNonFinite}'; it must be stop or skip`);
     this.keeper = new CheckpointKeeper(options.checkpoints, options.evaluation !== undefined && options.evaluation.size > 0);
     this.options = options;
     this.model = model;
@@ -330,7 +339,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Runs one training step, and writes a checkpoint where the option `checkpoints` says so.
-   * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
+   * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
    *   then as they were, and `step()` can be called again.
    */
   async step(): Promise<StepRecord> {
@@ -506,6 +515,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const grams = await this.representations(policy.probe?.(step) ?? 0);
     const magnitudes: LayerScalar[] = [];
     const squares: LayerScalar[] = [];
+    const guard = this.options.onNonFinite && new GradientGuard(engine);
+    const apply: GradientSink = (parameter, grad) => {
+      const layer = this.layerOf.get(parameter.name);
+      if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
+      const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
+      if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
+    };
     engine.resetPeak();
     const ctx = this.context(step);
     try {
@@ -514,23 +530,25 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       const activationBytes = ctx.tape.ledger.totalBytes;
       const loss = (await engine.read(out.loss.tensor))[0];
       engine.free(out.loss.tensor);
-      if (!Number.isFinite(loss))
-        throw new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch`);
-
-      ctx.tape.backward(out.loss, (parameter, grad) => {
-        const layer = this.layerOf.get(parameter.name);
-        if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
-        const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
-        if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
-      });
-      if (this.options.frozenParameters === 'zerograd')
-        for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
-      const [moved, squared] = await this.readScalars(magnitudes, squares);
-      this.warnOfMagnitudes(moved);
-      policy.observe(step, moved, {
-        ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
-        ...(grams ? { grams } : {}),
-      } satisfies StepObservation);
+      const nonFinite: string[] = [];
+      if (!Number.isFinite(loss)) this.refuse(nonFinite, ['loss'], (more) => new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`));
+      else {
+        ctx.tape.backward(out.loss, guard ? guard.hold : apply);
+        const bad = (await guard?.notFinite()) ?? [];
+        if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
+        else guard?.release(apply);
+      }
+      if (nonFinite.length === 0) {
+        this.skippedInARow = 0;
+        if (this.options.frozenParameters === 'zerograd')
+          for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
+        const [moved, squared] = await this.readScalars(magnitudes, squares);
+        this.warnOfMagnitudes(moved);
+        policy.observe(step, moved, {
+          ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
+          ...(grams ? { grams } : {}),
+        } satisfies StepObservation);
+      }
       this.next++;
       const record: StepRecord = {
         step,
@@ -538,7 +556,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         loss,
         learningRate,
         frozen,
-        active,
+        active: nonFinite.length === 0 ? active : [],
+        ...(nonFinite.length > 0 && { nonFinite }),
         overruled: [...this.overruled.keys()].sort((a, b) => a - b),
         updateMagnitudes: policy.magnitudes,
         activations: ctx.tape.ledger.entries,
@@ -556,8 +575,19 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } finally {
       ctx.tape.dispose();
+      guard?.dispose();
       engine.free(...[...magnitudes, ...squares].map((m) => m.value));
     }
+  }
+
+  /** A step that cannot be applied stops training, or is skipped and noted. @param error what stops it, with what else is to be said */
+  private refuse(noted: string[], what: readonly string[], error: (more: string) => Error): void {
+    if (this.options.onNonFinite !== 'skip') throw error('');
+    // So many batches in a row are not at fault: the weights are.
+    if (this.skippedInARow + 1 >= 10) throw error(`; it is the tenth step in a row that would be skipped: go back to an earlier checkpoint or snapshot`);
+    this.skippedInARow++;
+    noted.push(...what);
+    this.warn(`step ${this.next} was skipped, its ${what[0] === 'loss' ? 'loss' : `gradient of ${what[0]}`} is not finite: weights, moments and policy are as they were`);
   }
 
   /** Bytes that a step with these layers frozen keeps on a batch of a shape. */
