@@ -7,7 +7,7 @@
  *   history.safetensors, history.json           columns of the history, and what belongs to them
  *   manifest.json                               bytes and SHA-256 of all of these
  *
- * Random streams need no state: shuffling, dropout, augmentation and the policies' draws are functions of seed, epoch, step and example. One tensor at a time is on the host.
+ * Random streams need no state: shuffling, dropout, augmentation and the policies' draws are functions of seed, epoch, step and example. One parameter at a time is on the host.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { readFileSync } from 'node:fs';

@@ -283,7 +283,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Writes a checkpoint of the state before the next step: the folder `checkpoint-<step>`, which `SlimFitTrainer.resume` goes on from, to the bit, and Hugging Face's `from_pretrained` loads as a model. It appears whole or
-   * not at all; one tensor at a time is on the host.
+   * not at all; one parameter at a time is on the host.
    * @param dir where that folder is made. Default: that of the option `checkpoints`
    * @returns the folder
    * @throws CheckpointWriteError when the disk is full or refuses, InvalidArgumentError for a folder in which this step is another run's; older checkpoints and the training are as they were then
