@@ -96,7 +96,7 @@ async function traceOf<Batch extends LabelledBatch>(trainer: SlimFitTrainer<Batc
     head,
     columns: Object.fromEntries([...columns].filter(([name]) => !TIMES.test(name)).map(([name, v]) => [name, Buffer.from(v.buffer, v.byteOffset, v.byteLength).toString('hex')])),
     weights: [...(await trainer.model.weights())].map(([name, { data }]) => [name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex')]),
-    moments: [...moments].map(([p, { m, v, step }]) => [p.name, [...m], [...v], step]),
+    moments: new Map([...moments].map(([p, state]) => [p.name, state])),
     policy: JSON.stringify(trainer.policy.state()),
     preview: { ...trainer.peek() },
   };
