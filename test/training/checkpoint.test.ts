@@ -29,6 +29,7 @@ import { type BatchSource, initialWeights, type ImageBatch, type LabelledBatch, 
 import { imageClassificationSpecs, ViTForImageClassification } from '../../src/models/vit';
 import { parseViTConfig } from '../../src/hub/vitConfig';
 import { SCHEMES } from '../../src/tape/scheme';
+import { listCheckpoints } from '../../src/training/checkpointFolder';
 import { loadHistory } from '../../src/training/historyFile';
 import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
 import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
@@ -418,6 +419,12 @@ test('after a rewind the checkpoint written last is gone on from, although it ha
     assert.equal(trainer.nextStep, 2);
     assert.ok(trainer.peek().active.every((l) => !l.name.startsWith('bert.')));
   }, dir);
+  // The list has the same order; what cannot be read stands first, and a folder that is none has none.
+  assert.deepEqual(listCheckpoints(dir).map((c) => c.step), [2, 6, 4]);
+  assert.deepEqual(listCheckpoints(dir).map((c) => [c.folder, c.manifest?.step]), [2, 6, 4].map((step) => [path.join(dir, `checkpoint-${step}`), step]));
+  truncateSync(path.join(dir, 'checkpoint-4', 'manifest.json'), 10);
+  assert.deepEqual(listCheckpoints(dir).map((c) => [c.step, c.manifest?.step]), [[4, undefined], [2, 2], [6, 6]]);
+  for (const none of [path.join(dir, 'none'), path.join(dir, 'checkpoint-2', 'config.json')]) assert.deepEqual(listCheckpoints(none), []);
 });
 
 test('another program’s checkpoint is not overwritten, but a damaged one is', async () => {
