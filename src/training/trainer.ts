@@ -81,8 +81,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly frozenBiases?: boolean;
   /**
    * How far a layer moved, which is what inter-layer scheduling goes by. `mean-relative` is the paper's mean |ΔW/W|: near-zero weights decide it, and one of exactly 0 makes its layer train for ever.
-   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs on a CPU a pass more over the moments of the layers that train, and up to three tensors of the size of one of them for a
-   * moment; on other engines nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
+   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
    */
   readonly magnitude?: UpdateMagnitude;
   readonly optimizer?: AdamWSettings;
