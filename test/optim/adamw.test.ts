@@ -126,8 +126,8 @@ it('betas, eps and the names that do not decay are the caller’s; what is undef
   near(await valuesOf(p), want.w, 'w');
   optimizer.dispose();
   engine.free(p.data);
-  const defaults = new AdamW(engine, { beta1: undefined, eps: undefined, weightDecay: undefined, noDecay: undefined });
-  assert.deepEqual(defaults.settings, { beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.01, noDecay: ['bias', 'LayerNorm.weight'] });
+  const defaults = new AdamW(engine, { beta1: undefined, eps: undefined, weightDecay: undefined, noDecay: undefined, moments: undefined, idleMoments: undefined, idleAfter: undefined });
+  assert.deepEqual(defaults.settings, { beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.01, noDecay: ['bias', 'LayerNorm.weight'], moments: 'float32', idleMoments: 'keep', idleAfter: 0 });
 });
 
 it('each parameter counts its own updates: one that was skipped goes on where it stopped', async (r) => {
@@ -244,6 +244,10 @@ it('settings that cannot work are refused by their value', async () => {
     [{ eps: -1e-6 }, '-0.000001'],
     [{ weightDecay: -0.25 }, '-0.25'],
     [{ weightDecay: NaN }, 'NaN'],
+    [{ moments: '4-bit' }, '4-bit'],
+    [{ idleMoments: 'disk' }, 'disk'],
+    [{ idleAfter: -1 }, '-1'],
+    [{ idleAfter: 0.5 }, '0.5'],
   ] as const)
-    assert.throws(() => new AdamW(engine, settings), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(settings));
+    assert.throws(() => new AdamW(engine, settings as AdamWSettings), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(settings));
 });
