@@ -12,6 +12,7 @@ import { parseViTConfig } from '../../src/hub/vitConfig';
 import { fitMemory, type MemoryQuery, planMemory } from '../../src/memory/planner';
 import { BertForQuestionAnswering } from '../../src/models/bert';
 import type { BatchSource, ImageBatch, Model } from '../../src/models/model';
+import { sequenceClassificationSpecs } from '../../src/models/sequenceClassification';
 import { ViTForImageClassification } from '../../src/models/vit';
 import { Random } from '../../src/random';
 import { SCHEMES } from '../../src/tape/scheme';
@@ -110,9 +111,9 @@ for (const [kernels, make, missing] of ENGINES)
 test('a freeze rate is planned for a costly choice: no random set of as many layers has a peak 5 % higher, and on average they are lower', () => {
   const random = new Random(3);
   for (const [query, layers] of [[{ kind: 'sequence-classification', config: bert, length: T }, 22], [{ kind: 'image-classification', config: vit }, 20]] as const)
-    for (const mode of ['exact', 'paper', 'tuned'] as const)
+    for (const [mode, optimizer] of [['exact', {}], ['paper', {}], ['tuned', {}], ['paper', { idleMoments: 'host' }], ['tuned', { idleMoments: 'host' }]] as const)
       for (const freezeRate of [0.5, 0.8]) {
-        const worst = planMemory({ ...query, batchSize: 4, mode, freezeRate });
+        const worst = planMemory({ ...query, batchSize: 4, mode, freezeRate, optimizer });
         assert.equal(worst.layers, layers);
         assert.equal(worst.trains.length, layers - Math.floor(freezeRate * layers));
         const names = planMemory({ ...query, batchSize: 4, frozen: [] }).trains;
@@ -120,7 +121,7 @@ test('a freeze rate is planned for a costly choice: no random set of as many lay
         for (let i = 0; i < 40; i++) {
           const order = random.permutation(names.length);
           const frozen = names.filter((_, n) => order[n] >= worst.trains.length);
-          const { peakBytes } = planMemory({ ...query, batchSize: 4, mode, frozen });
+          const { peakBytes } = planMemory({ ...query, batchSize: 4, mode, frozen, optimizer });
           mean += peakBytes / 40;
           assert.ok(peakBytes <= 1.05 * worst.peakBytes, `${mode} ${freezeRate}: ${peakBytes} > ${worst.peakBytes}, training ${names.filter((n) => !frozen.includes(n))}`);
         }
@@ -222,4 +223,17 @@ test('BERT-base at 32×128 is planned in full: 433 MB of weights, twice that of 
   assert.equal(plan.momentBytes, 2 * plan.weightBytes);
   assert.equal(plan.activationBytes, 2731507712);
   assert.ok(plan.peakBytes > plan.weightBytes + plan.momentBytes + plan.activationBytes);
+});
+
+test('with moments of frozen layers off the device, BERT-base at freeze rate 0.95 holds those of what trains; in 8 bits, a quarter and the scales; idle moments that linger are planned as if all stayed', () => {
+  const config = parseBertConfig({ model_type: 'bert', num_labels: 2, vocab_size: 28_996 });
+  const query = { config, kind: 'sequence-classification', batchSize: 8, length: 128, freezeRate: 0.95, mode: 'tuned' } as const;
+  const [kept, onHost, coded, lingering] = [{}, { idleMoments: 'host' }, { moments: '8-bit' }, { idleMoments: 'host', idleAfter: 3 }].map((optimizer) => planMemory({ ...query, optimizer } as MemoryQuery));
+  const names = planMemory({ ...query, frozen: [] }).trains;
+  const trained = sequenceClassificationSpecs(config).filter((s) => onHost.trains.includes(s.name) || (!names.includes(s.name) && onHost.trains.includes(s.name.replace(/bias$/, 'weight'))));
+  assert.equal(onHost.momentBytes, 8 * trained.reduce((n, s) => n + s.shape.reduce((a, b) => a * b, 1), 0));
+  assert.ok(onHost.trains.some((n) => n.endsWith('word_embeddings.weight')), 'the costliest choice has the largest moments');
+  assert.ok(onHost.peakBytes < kept.peakBytes);
+  assert.ok(coded.momentBytes > kept.momentBytes / 4 && coded.momentBytes < 0.2516 * kept.momentBytes, `${coded.momentBytes / kept.momentBytes}`);
+  assert.deepEqual([lingering.momentBytes, lingering.peakBytes], [kept.momentBytes, kept.peakBytes]);
 });
