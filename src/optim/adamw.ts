@@ -21,7 +21,7 @@ export interface AdamWSettings {
   readonly noDecay?: readonly string[];
   /**
    * How moments are stored between steps (eightBit.ts). `8-bit`: 2 bytes and a bit of a weight instead of 8, for parameters of at least 4096 elements; the step itself is AdamW's, on float32 values. Costs a
-   * random error of at most 9 % of a stored moment a step, right on average, and while a parameter is updated up to five float32 tensors of its size. Default `float32`.
+   * random error of at most 9 % of a stored moment a step, right on average, and while a parameter is updated three float32 tensors of its size beside what the step itself takes. Default `float32`.
    */
   readonly moments?: 'float32' | '8-bit';
   /**
@@ -126,8 +126,9 @@ export class AdamW {
       const m = isFirst ? engine.full(shape, 0) : decodeFirst(engine, { words: old[0], scales: old[1] }, shape);
       const v = isFirst ? engine.full(shape, 0) : decodeSecond(engine, { words: old[2], scales: old[3] }, shape);
       const moved = engine.adamwStep({ weight, m, v }, grad, options);
-      const first = encodeFirst(engine, m, block, options.step);
+      // In this order at most three tensors of the parameter's size are alive at once.
       const second = encodeSecond(engine, v, block, options.step);
+      const first = encodeFirst(engine, m, block, options.step);
       state.tensors = [first.words, first.scales, second.words, second.scales].map((t) => engine.share(t, 'optimizer'));
       engine.free(...old);
       return moved;

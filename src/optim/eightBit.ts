@@ -77,12 +77,12 @@ function chain(engine: Engine, start: DeviceTensor, ...operations: readonly ((x:
   return value;
 }
 
-/** sign(x)·y of x and y; x is freed. */
+/** sign(x)·y as x·y/|x|; both are freed. */
 function withSign(engine: Engine, x: DeviceTensor, y: DeviceTensor): DeviceTensor {
-  const sign = chain(engine, engine.abs(x), (s) => engine.affine(s, 1, TINY), (s) => engine.div(x, s));
-  engine.free(x);
-  const signed = engine.mul(sign, y);
-  engine.free(sign);
+  const product = chain(engine, y, (t) => engine.mul(t, x));
+  const size = chain(engine, x, (t) => engine.abs(t), (t) => engine.affine(t, 1, TINY));
+  const signed = engine.div(product, size);
+  engine.free(product, size);
   return signed;
 }
 
@@ -96,9 +96,7 @@ export function decodeFirst(engine: Engine, moment: CodedMoment, shape: readonly
     const size = shape.reduce((a, b) => a * b, 1);
     const codes = decoded(engine, moment, 'q7.0', size);
     const magnitudes = chain(engine, engine.abs(codes), (x) => engine.affine(x, A), (x) => engine.exp(x), (x) => engine.affine(x, 1 / MU, -1 / MU), (x) => engine.mul(x, moment.scales));
-    const signed = withSign(engine, codes, magnitudes);
-    engine.free(magnitudes);
-    return engine.reshape(signed, shape);
+    return engine.reshape(withSign(engine, codes, magnitudes), shape);
   });
 }
 
@@ -119,9 +117,7 @@ export function encodeFirst(engine: Engine, m: DeviceTensor, block: number, step
     const scales = chain(engine, engine.abs(rows), (x) => engine.max(x, 1, true));
     const ratios = chain(engine, rows, (x) => engine.div(x, engine.affine(scales, 1, TINY)));
     const places = chain(engine, engine.abs(ratios), (x) => engine.affine(x, MU, 1), (x) => engine.log(x), (x) => engine.affine(x, 1 / A), (x) => engine.add(x, dither(engine, block, step, false)));
-    const signed = withSign(engine, ratios, places);
-    engine.free(places);
-    const { words } = engine.encode(signed, 'q7.0');
+    const { words } = engine.encode(withSign(engine, ratios, places), 'q7.0');
     return { words, scales };
   });
 }
