@@ -230,10 +230,16 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
 /** Plans steps of one model for batches of any size. */
 function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
   const planned = plannedOf(q);
-  const sets = momentsOf(q) === 'what trains' ? undefined : trainingSets(q, planned, COMPARED_AT);
+  const sets = new Map<number, readonly ReadonlySet<string>[]>();
+  const setsFor = (batchSize: number) => {
+    // The nearest power of two will do, and spares a search its time.
+    const at = momentsOf(q) === 'what trains' ? 2 ** Math.round(Math.log2(batchSize)) : COMPARED_AT;
+    if (!sets.has(at)) sets.set(at, trainingSets(q, planned, at));
+    return sets.get(at)!;
+  };
   return (batchSize) => {
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
-    return (sets ?? trainingSets(q, planned, batchSize)).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    return setsFor(batchSize).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
   };
 }
 
