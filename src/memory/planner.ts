@@ -36,8 +36,8 @@ export interface MemoryQuery {
   /** Height and width of the images; default: the config's. */
   readonly imageSize?: number;
   /**
-   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costlier of two choices, to train the layers that keep most, or
-   * the largest, the lowest and then those. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried); of tiny models some had, by up to 4 %.
+   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costlier of two choices, to train the layers that keep most
+   * (activations, and moments where these come and go with the layers), or the largest, the lowest and then those. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried); of tiny models some had, by up to 4 %.
    */
   readonly freezeRate?: number;
   /** The frozen layers themselves, by name, instead of a rate. */

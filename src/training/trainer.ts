@@ -85,6 +85,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * moment; on other engines nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
    */
   readonly magnitude?: UpdateMagnitude;
+  /** Numbers of AdamW, the form of its moments (`moments: '8-bit'`), and what happens to those of frozen layers (`idleMoments`). */
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.

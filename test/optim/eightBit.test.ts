@@ -232,3 +232,22 @@ it('the books show 8-bit bytes, and a snapshot brings the same codes back: the s
     engine.free(p.data);
   }
 });
+
+it('a gradient that is not finite spoils its own block, in weights from the next step on, and no other', async (r) => {
+  for (const bad of [NaN, Infinity]) {
+    const start = normals(r, 8192);
+    const gradients = [normals(r, 8192), normals(r, 8192), normals(r, 8192)];
+    const runs = [];
+    for (const value of [bad, 0.5]) {
+      const optimizer = new AdamW(engine, { moments: '8-bit' });
+      const p = parameterOf('w.weight', [8192], start);
+      for (const [n, g] of gradients.entries()) apply(optimizer, p, g.map((x, i) => (n === 1 && i === 2050 ? value : x)), 0.01);
+      runs.push(await read(p));
+      optimizer.dispose();
+      engine.free(p.data);
+    }
+    const [spoilt, sound] = runs;
+    assert.deepEqual([...spoilt.slice(0, 2048), ...spoilt.slice(4096)], [...sound.slice(0, 2048), ...sound.slice(4096)]);
+    assert.ok(spoilt.slice(2048, 4096).some(Number.isNaN) && sound.every(Number.isFinite));
+  }
+});
