@@ -21,7 +21,7 @@ export interface AdamWSettings {
   readonly noDecay?: readonly string[];
   /**
    * How moments are stored between steps (eightBit.ts). `8-bit`: 2 bytes and a bit of a weight instead of 8, for parameters of at least 4096 elements; the step itself is AdamW's, on float32 values. Costs a
-   * random error of at most 9 % of a stored moment a step, right on average, and while a parameter is updated three float32 tensors of its size beside what the step itself takes. Default `float32`.
+   * random error of at most 9 % of a stored moment a step (more for a first moment below a 4,000th of its block's largest), right on average, and while a parameter is updated three float32 tensors of its size beside what the step itself takes. Default `float32`.
    */
   readonly moments?: 'float32' | '8-bit';
   /**

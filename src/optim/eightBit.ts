@@ -1,7 +1,7 @@
 /**
  * Moments in 8 bits, block by block, after Dettmers et al. 2022 (arXiv 2110.02861): a block of up to 2048 elements has one float32 scale, its largest magnitude; an element has one code. The codes here are
  * logarithmic, 8 to an octave, so that the error is relative wherever an element lies in its block, as 1/sqrt(v) needs; a = ln(2)/8, code k counts from 0:
- * - first moment, sign and 127 magnitudes (μ-law, ITU-T G.711): |m| = scale·(exp(a·k) − 1)/(exp(127·a) − 1); neighbours are 9.05 % apart, below scale·2⁻¹⁶ in even steps; the smallest but 0 is scale·1.5e-6
+ * - first moment, sign and 127 magnitudes (μ-law, ITU-T G.711): |m| = scale·(exp(a·k) − 1)/(exp(127·a) − 1); neighbours are 9.05 % apart, 10 % at scale·2⁻¹², in ever more even steps below; the smallest but 0 is scale·1.5e-6
  * - second moment, 256 values: v = scale·exp(a·(k − 255)); neighbours are 9.05 % apart; the smallest is scale·2⁻³¹·⁹ = scale·2.5e-10 (1.6e-5 in sqrt(v)), and takes everything below it, so that no v becomes 0
  *
  * Rounding is to one of the two neighbours, in such a share of the cases that the mean is the value itself. To the nearest would never do: with β2 = 0.999 a step changes v by about 0.1 %, far less than half

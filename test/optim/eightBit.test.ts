@@ -80,9 +80,9 @@ for (const name of [undefined, 'cpu'] as const)
     }
   }, name);
 
-it('neighbouring values are 9.05 % apart over 16 octaves of m and 31.9 of v; a block of zeros stays so', async () => {
+it('neighbouring values are 9.05 % apart over 31.9 octaves of v, and within 10 % over the upper 12 of m; a block of zeros stays so', async () => {
   for (let k = 1; k < 256; k++) assert.ok(Math.abs(SECOND[k] / SECOND[k - 1] - 1.0905) < 1e-4);
-  for (let k = 60; k < 128; k++) assert.ok(FIRST[k] / FIRST[k - 1] < 1.092, `${k}`);
+  for (let k = 127; FIRST[k] > 2 ** -12; k--) assert.ok(FIRST[k] / FIRST[k - 1] < 1.1, `${k}`);
   assert.deepEqual([FIRST[1].toExponential(1), SECOND[0].toExponential(1)], ['1.5e-6', '2.5e-10']);
   for (const { encode, decode } of [first, second]) assert.deepEqual(await decode(encode(new Float32Array(128), 64, 3), 128), new Array(128).fill(0));
 });
