@@ -76,7 +76,7 @@ export type { StepRecord } from './training/stepRecord';
 export { GradientComparison, type GradientError } from './training/gradients';
 export { History, type HistoryHead, type HistoryParts, type StepField, type StoredHistory } from './training/history';
 export type { ColumnValues, StoredColumn } from './training/columns';
-export { AdamW, type AdamWSettings, type AdamWSnapshot, type AdamWParameterSnapshot } from './optim/adamw';
+export { AdamW, type AdamWSettings, type AdamWSnapshot, type AdamWParameterSnapshot, type CodedMomentValues } from './optim/adamw';
 export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, type Schedule } from './optim/schedules';
 export { Random } from './random';
 

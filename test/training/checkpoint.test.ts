@@ -27,6 +27,7 @@ import { AutoModelForSequenceClassification } from '../../src/models/auto';
 import { BertForSequenceClassification } from '../../src/models/bert';
 import { type BatchSource, initialWeights, type ImageBatch, type LabelledBatch, type Model, type TextBatch } from '../../src/models/model';
 import { imageClassificationSpecs, ViTForImageClassification } from '../../src/models/vit';
+import { SafetensorsReader } from '../../src/hub/safetensors';
 import { parseViTConfig } from '../../src/hub/vitConfig';
 import { SCHEMES } from '../../src/tape/scheme';
 import { listCheckpoints } from '../../src/training/checkpointFolder';
@@ -40,6 +41,8 @@ let folders = 0;
 const newFolder = () => path.join(root, String(folders++));
 
 const config = tinyConfig({ hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1 });
+/** Wide enough for moments in 8 bits. */
+const wide = tinyConfig({ hidden_size: 64, intermediate_size: 128, hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1 });
 const configWith = (changes: object) => tinyConfig({ hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1, ...changes });
 
 /** Twelve examples, a batch's shape beforehand. */
@@ -143,8 +146,36 @@ for (const [name, policy] of Object.entries(policies))
     assert.deepEqual(resumed, whole);
   });
 
+for (const optimizer of [{ moments: '8-bit' }, { idleMoments: 'host' }, { idleMoments: 'release', idleAfter: 1 }, { moments: '8-bit', idleMoments: 'host', idleAfter: 2 }] as const)
+  test(`a run with the optimizer ${JSON.stringify(optimizer)} goes on to the bit too, bytes on the device included`, async () => {
+    const run = (from: string | undefined, work: (trainer: SlimFitTrainer) => Promise<unknown>) =>
+      withModel(
+        async (model) => {
+          const options = optionsOf(model, { optimizer });
+          const trainer = from === undefined ? new SlimFitTrainer(options) : await SlimFitTrainer.resume(from, options);
+          try {
+            for await (const _ of trainer.steps(from === undefined ? 5 : 4));
+            return await work(trainer);
+          } finally {
+            trainer.dispose();
+          }
+        },
+        from === undefined ? 1 : 9,
+        wide,
+      );
+    const dir = newFolder();
+    const whole = await run(undefined, async (trainer) => {
+      const reader = SafetensorsReader.open(path.join(await trainer.save(dir), 'optimizer.safetensors'));
+      assert.equal(reader.names.some((n) => n.endsWith('.weight.m.codes')), 'moments' in optimizer);
+      reader.close();
+      for await (const _ of trainer.steps());
+      return traceOf(trainer);
+    });
+    assert.deepEqual(await run(dir, traceOf), whole);
+  });
+
 for (const mode of ['exact', 'tuned'] as const)
-  test(`in mode ${mode} it is so too, from the very beginning and through several checkpoints, layers that the user froze or thawed included`, async () => {
+  test(`a run in mode ${mode} goes on to the bit from its very beginning and through several checkpoints, layers that the user froze or thawed included`, async () => {
     const change = (trainer: SlimFitTrainer) => {
       if (trainer.nextStep === 2) trainer.freeze('L0 query', 'bert.pooler');
       if (trainer.nextStep === 3) trainer.thaw('L1 key');
