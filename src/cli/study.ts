@@ -35,7 +35,7 @@ Several processes may run the same folder at once, on several machines that shar
 `;
 
 /** Options of `slimfit train` that a study decides itself, or has no use for. */
-const NOT_HERE = ['--out', '--policy', '--policy-option', '--freeze-rate', '--seed', '--predictions', '--skip-first-evaluation', '--dry-run'];
+const NOT_HERE = ['--out', '--policy', '--policy-option', '--freeze-rate', '--seed', '--predictions', '--skip-first-evaluation', '--dry-run', '--resume', '--save-steps', '--save-total-limit', '--metric-for-best-model'];
 
 /** @returns the exit code: 0 done, 130 stopped */
 export async function study(argv: readonly string[]): Promise<number> {

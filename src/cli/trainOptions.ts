@@ -40,12 +40,18 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --schedule NAME         linear, constant, or the authors' glue, stsb, warm, vit
   --warmup-steps N        of linear warm-up; default 0
   --weight-decay W        of AdamW
+  --moments FORM          float32 or 8-bit: how its moments are stored
+  --idle-moments WHAT     moments of frozen layers: keep, host (they wait there) or release (forgotten)
   --max-length N          tokens of a sequence
   --doc-stride N          tokens between windows over a context (SQuAD)
   --image-size N          pixels
   --augmentation NAME     none, crop-flip, imagenet
   --workers N             threads that decode images
   --seed N
+  --save-steps N          write DIR/checkpoint-STEP after every N steps and after the last one
+  --save-total-limit N    keep the latest N of them, and the best one by --metric-for-best-model
+  --metric-for-best-model NAME   a metric that evaluation gives, such as loss or accuracy: evaluate before each checkpoint
+  --resume                go on from the last whole checkpoint in DIR, to the bit as if training had never stopped; where there is none, begin
   --skip-first-evaluation do not evaluate before training
   --predictions           write predictions for GLUE's server (test files) or SQuAD's script into DIR as well
 `;
@@ -75,12 +81,18 @@ const OPTIONS = {
   schedule: { type: 'string' },
   'warmup-steps': { type: 'string' },
   'weight-decay': { type: 'string' },
+  moments: { type: 'string' },
+  'idle-moments': { type: 'string' },
   'max-length': { type: 'string' },
   'doc-stride': { type: 'string' },
   'image-size': { type: 'string' },
   augmentation: { type: 'string' },
   workers: { type: 'string' },
   seed: { type: 'string' },
+  'save-steps': { type: 'string' },
+  'save-total-limit': { type: 'string' },
+  'metric-for-best-model': { type: 'string' },
+  resume: { type: 'boolean' },
   'skip-first-evaluation': { type: 'boolean' },
   predictions: { type: 'boolean' },
 } as const;
@@ -96,6 +108,7 @@ export interface TrainRequest {
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
+  readonly resume: boolean;
   readonly skipFirstEvaluation: boolean;
   readonly predictions: boolean;
 }
@@ -115,7 +128,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const count = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isInteger(n) && n >= 1, 'a whole number of at least 1');
   const positive = (name: keyof typeof OPTIONS) => number(name, (n) => n > 0 && Number.isFinite(n), 'positive');
   const whole = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number, 0 or more');
-  const word = <T extends string>(name: 'mode' | 'augmentation' | 'schedule', words: readonly T[]): T | undefined => {
+  const word = <T extends string>(name: 'mode' | 'augmentation' | 'schedule' | 'moments' | 'idle-moments', words: readonly T[]): T | undefined => {
     const text = values[name];
     if (text !== undefined && !words.includes(text as T)) throw new InvalidArgumentError(`--${name} is '${text}'; it must be one of ${words.join(', ')}`);
     return text as T | undefined;
@@ -132,6 +145,8 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const batchSize = count('batch-size');
   const seed = whole('seed');
   const weightDecay = number('weight-decay', (n) => n >= 0, '0 or more');
+  const moments = word('moments', ['float32', '8-bit'] as const);
+  const idleMoments = word('idle-moments', ['keep', 'host', 'release'] as const);
   const schedule = word('schedule', ['linear', 'constant', 'glue', 'stsb', 'warm', 'vit'] as const);
   const lengths = { 'max-length': count('max-length'), 'doc-stride': count('doc-stride'), 'image-size': count('image-size') };
   const augmentation = word('augmentation', ['none', 'crop-flip', 'imagenet'] as const satisfies readonly AugmentationName[]);
@@ -151,9 +166,14 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     ...base,
     ...common,
     ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
-    optimizer: { ...base.optimizer, ...defined({ weightDecay }) },
+    optimizer: { ...base.optimizer, ...defined({ weightDecay, moments, idleMoments }) },
   } as Recipe;
   const policy = policyAsked(values.policy, values['policy-option'], freezeRate, base);
+  const saveSteps = count('save-steps');
+  const saveTotalLimit = count('save-total-limit');
+  const metricForBestModel = values['metric-for-best-model'];
+  if (saveSteps === undefined && (saveTotalLimit ?? metricForBestModel) !== undefined) throw new InvalidArgumentError(`--${saveTotalLimit ? 'save-total-limit' : 'metric-for-best-model'} has a meaning with --save-steps N only`);
+  const checkpoints = saveSteps !== undefined && out !== undefined ? { dir: out, saveSteps, ...defined({ saveTotalLimit, metricForBestModel }) } : undefined;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
   const options: FromRecipeOptions = {
     ...defined({
@@ -166,9 +186,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never) }) },
+    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), checkpoints }) },
   };
-  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */

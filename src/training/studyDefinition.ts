@@ -18,7 +18,7 @@ import type { TrainerOptions } from './trainer';
 /** Settings of the trainer that a study gives to its runs. */
 export type StudySettings = Omit<
   TrainerOptions<LabelledBatch>,
-  'model' | 'train' | 'evaluation' | 'metrics' | 'policy' | 'freezeRate' | 'seed' | 'name' | 'signal' | 'onWarning' | 'measureEncodingsEvery'
+  'model' | 'train' | 'evaluation' | 'metrics' | 'policy' | 'freezeRate' | 'seed' | 'name' | 'signal' | 'onWarning' | 'measureEncodingsEvery' | 'checkpoints' | 'processingClass'
 >;
 
 /** What one run trains and how it is judged. */

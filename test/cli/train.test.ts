@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { train } from '../../src/cli/train';
+import { ResumeMismatchError } from '../../src/errors';
 import { RECIPES } from '../../src/training/recipes';
 import { formatBytes } from '../../src/units';
 import { embeddedModel } from '../../src/data/embedded/embedded';
@@ -32,6 +33,9 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['an option of a policy that has another', ['--task', 'grammar', '--policy', 'random', '--policy-option', 'gamma=1'], /'gamma'/],
   ['a rate said twice', ['--task', 'grammar', '--policy', 'random', '--policy-option', 'activatedLayers=1', '--freeze-rate', '0.5'], /--freeze-rate and --policy-option activatedLayers/],
   ['options without a policy', ['--task', 'grammar', '--policy-option', 'seed=1'], /with --policy only/],
+  ['how many checkpoints to keep, of none', ['--task', 'grammar', '--save-total-limit', '2'], /--save-total-limit has a meaning with --save-steps N only/],
+  ['a metric for checkpoints that are not written', ['--task', 'grammar', '--metric-for-best-model', 'loss'], /--metric-for-best-model/],
+  ['a checkpoint after every 0 steps', ['--task', 'grammar', '--save-steps', '0'], /--save-steps is 0/],
   ['neither recipe nor task', [], /--recipe NAME or --task NAME is missing/],
   ['an option that does not exist', ['--task', 'grammar', '--frozen', '3'], /--frozen/],
 ];
@@ -61,6 +65,21 @@ test('a run writes checkpoint, metrics and a history of every step', async () =>
   assert.ok(metrics.after.accuracy > 0 && metrics.after.accuracy <= 1);
   assert.equal(readFileSync(path.join(out, 'steps.csv'), 'utf8').trim().split('\n').length, 4);
   for (const file of ['model.safetensors', 'config.json', 'vocab.txt', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.ok(existsSync(path.join(out, file)), file);
+});
+
+test('--save-steps writes checkpoints, --resume goes on from the last one and makes what one run makes, and without it they are not written over', async () => {
+  const args = ['--task', 'grammar', '--batch-size', '4', '--max-length', '16', '--max-train-samples', '30', '--max-eval-samples', '8', '--epochs', '1', '--save-steps', '2', '--save-total-limit', '2', '--metric-for-best-model', 'accuracy'];
+  const [whole, parts] = ['whole', 'parts'].map((f) => path.join(folder, f));
+  assert.equal(await train([...args, '--steps', '5', '--out', whole]), 0);
+  // Nothing to go on from: begins.
+  assert.equal(await train([...args, '--steps', '3', '--resume', '--out', parts]), 0);
+  assert.ok(existsSync(path.join(parts, 'checkpoint-2', 'vocab.txt')));
+  await assert.rejects(train([...args, '--steps', '5', '--out', parts]), /holds checkpoint-2 of an earlier run: go on from it with --resume/);
+  const report = JSON.parse(await printed([...args, '--steps', '5', '--resume', '--out', parts])) as { before: { accuracy: number }; steps: number };
+  assert.equal(report.steps, 5);
+  assert.ok(report.before.accuracy >= 0);
+  for (const file of ['model.safetensors', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.deepEqual(readFileSync(path.join(parts, file)), readFileSync(path.join(whole, file)), file);
+  await assert.rejects(train([...args, '--seed', '44', '--resume', '--out', parts]), (e: Error) => e instanceof ResumeMismatchError && e.field === 'seed');
 });
 
 test('the model may be of another architecture, as its config.json says', async () => {
@@ -95,8 +114,8 @@ for (const { name, learningRate, batchSize, seed } of RECIPES)
   });
 
 test('every field of a recipe can be overridden, and the plan follows', async () => {
-  const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact']);
-  for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/]) assert.match(text, line);
+  const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact', '--moments', '8-bit', '--idle-moments', 'host']);
+  for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/, /optimizer moments +2\d\d(\.\d)? MiB .*: 8-bit moments, those of frozen layers on the host\n/]) assert.match(text, line);
 });
 
 test('a policy by name trains, is told in metrics.json, and its dry run gives the bytes of its first step', async () => {
