@@ -48,7 +48,9 @@ function missingVulkan(): string | undefined {
   const cached = () => existsSync('/etc/ld.so.cache') && readFileSync('/etc/ld.so.cache').includes(loader);
   const folders = [...split('LD_LIBRARY_PATH'), '/usr/lib', '/usr/lib64', '/usr/local/lib', '/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu'];
   if (!folders.some((f) => existsSync(path.join(f, loader))) && !cached()) return "Vulkan's loader is not installed: install libvulkan1 (Debian, Ubuntu) or vulkan-loader (Fedora), and the GPU's driver";
-  if ([...split('VK_ICD_FILENAMES'), ...split('VK_DRIVER_FILES')].some((f) => existsSync(f))) return undefined;
+  const named = [...split('VK_DRIVER_FILES'), ...split('VK_ICD_FILENAMES')];
+  if (named.some((f) => existsSync(f))) return undefined;
+  if (named.length > 0) return `there is no Vulkan driver at ${named.join(', ')}: correct or unset VK_DRIVER_FILES and VK_ICD_FILENAMES`;
   const data = [process.env.XDG_DATA_HOME ?? path.join(homedir(), '.local/share'), ...split('XDG_DATA_DIRS'), '/etc', '/usr/local/etc', '/usr/share', '/usr/local/share'];
   const drivers = data.map((d) => path.join(d, 'vulkan/icd.d')).filter((d) => existsSync(d));
   if (drivers.some((d) => readdirSync(d).some((f) => f.endsWith('.json')))) return undefined;

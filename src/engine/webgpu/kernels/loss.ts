@@ -32,7 +32,7 @@ export function crossEntropyRows(workgroup: number): Kernel {
   let base = row * p.width;
   let label = labels[row];
   let counted = counts(label);
-  var top = -3.40282347e38;
+  var top = x[base];
   for (var k = lid; k < p.width; k += W) { top = max(top, x[base + k]); }
   top = maxAll(top, lid);
   var total = 0.0;

@@ -10,10 +10,12 @@ export type ReduceOp = 'sum' | 'max';
 /** What is reduced: an element, or the product of two of equal position. */
 export type Operand = 'x' | 'x·y';
 
-const START: Readonly<Record<ReduceOp, string>> = { sum: '0.0', max: '-3.40282347e38' };
 const COMBINE: Readonly<Record<ReduceOp, string>> = { sum: 'a + b', max: 'max(a, b)' };
 const reads = (of: Operand): string[] => (of === 'x' ? ['x: f32'] : ['x: f32', 'y: f32']);
 const at = (of: Operand, index: string): string => (of === 'x' ? `x[${index}]` : `x[${index}] * y[${index}]`);
+
+/** What a thread starts from: nothing, or an element of the same result. */
+const start = (op: ReduceOp, element: string): string => (op === 'sum' ? '0.0' : element);
 
 /** One thread for each result, which walks over the axis: params n (results), axis, inner, scale. */
 export function reduceThread(op: ReduceOp, of: Operand): Kernel {
@@ -24,7 +26,7 @@ export function reduceThread(op: ReduceOp, of: Operand): Kernel {
     workgroup: 64,
     body: `${EACH}
   let base = (i / p.inner) * p.axis * p.inner + i % p.inner;
-  var a = ${START[op]};
+  var a = ${start(op, at(of, 'base'))};
   for (var k = 0u; k < p.axis; k++) { let b = ${at(of, 'base + k * p.inner')}; a = ${COMBINE[op]}; }
   r[i] = a * p.scale;`,
   };
@@ -42,7 +44,7 @@ export function reduceRows(op: ReduceOp, of: Operand, workgroup: number): Kernel
   let base = (part / p.parts) * p.axis;
   let first = (part % p.parts) * p.chunk;
   let end = min(first + p.chunk, p.axis);
-  var a = ${START[op]};
+  var a = ${start(op, at(of, 'base + min(first, p.axis - 1u)'))};
   for (var k = first + lid; k < end; k += W) { let b = ${at(of, 'base + k')}; a = ${COMBINE[op]}; }
   let total = all(a, lid);
   if (lid == 0u) { r[part] = total * p.scale; }`,
@@ -62,7 +64,7 @@ export function reduceColumns(op: ReduceOp, of: Operand): Kernel {
   let first = wg.y * p.chunk;
   let end = min(first + p.chunk, p.axis);
   let base = wg.z * p.axis * p.inner + column;
-  var a = ${START[op]};
+  var a = ${start(op, at(of, 'base + min(first, p.axis - 1u) * p.inner'))};
   if (column < p.inner) { for (var k = first + lane; k < end; k += 8u) { let b = ${at(of, 'base + k * p.inner')}; a = ${COMBINE[op]}; } }
   cells[lid] = a;
   workgroupBarrier();

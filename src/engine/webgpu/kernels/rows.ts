@@ -23,7 +23,7 @@ export function softmaxKernel(mask: boolean, workgroup: number): Kernel {
     functions: EXP + SUM_ALL + MAX_ALL,
     body: `${BASE}
   let maskBase = row / p.perMask * p.width;
-  var top = -3.40282347e38;
+  var top = x[base] * p.scale${mask ? ' + mask[maskBase]' : ''};
   ${over(`top = max(top, ${x});`)}
   top = maxAll(top, lid);
   var total = 0.0;
