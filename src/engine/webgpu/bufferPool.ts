@@ -43,6 +43,7 @@ export function sizeClass(bytes: number): number {
 
 /** Buffers by size class. `dropped` is told of each buffer that goes, before it does. */
 export class BufferPool {
+  /** By size class, those given back longest ago first; within a class the lowest id last, which is taken first: equal work then gets equal buffers, whatever order they were freed in. */
   private readonly idle = new Map<number, Slot[]>();
   private nextId = 1;
   private buffers = 0;
@@ -83,7 +84,7 @@ export class BufferPool {
 
   private make(bytes: number, size: number): Slot {
     if (bytes > this.limit) throw new OutOfMemoryError(`a tensor of ${bytes} bytes is larger than this device's largest buffer (${this.limit} bytes): make the batch or the length smaller`, bytes);
-    // Sizes that come no more must not keep their memory: what waits is given back, oldest first, where it would exceed a quarter of what was ever in use at once.
+    // Sizes that come no more must not keep their memory: what waits is given back where it would exceed a quarter of what was ever in use at once.
     const allowed = Math.max(this.peakInUse, this.bytes - this.idleBytes + size) * 1.25 + SLACK;
     if (this.bytes + size > allowed) this.trim(this.bytes + size - allowed);
     this.device.pushErrorScope('out-of-memory');
@@ -110,13 +111,16 @@ export class BufferPool {
   give(slot: Slot): void {
     if (--slot.refs > 0) return;
     if (slot.failed) return this.destroy(slot);
-    const waiting = this.idle.get(slot.bytes);
-    if (waiting) waiting.push(slot);
-    else this.idle.set(slot.bytes, [slot]);
+    const waiting = this.idle.get(slot.bytes) ?? [];
+    let at = waiting.length;
+    while (at > 0 && waiting[at - 1].id < slot.id) at--;
+    waiting.splice(at, 0, slot);
+    this.idle.delete(slot.bytes);
+    this.idle.set(slot.bytes, waiting);
     this.idleBytes += slot.bytes;
   }
 
-  /** Destroys waiting buffers, those of the size class that waited longest first, until so many bytes are given back. */
+  /** Destroys waiting buffers, first those of the size class that was given back longest ago, until so many bytes are given back. */
   trim(bytes: number): void {
     for (const [size, slots] of [...this.idle]) {
       while (bytes > 0 && slots.length > 0) {

@@ -19,8 +19,9 @@ export interface AdapterSummary {
   readonly maxBuffer: number;
   /** Largest part of a buffer that a kernel sees, bytes. */
   readonly maxBinding: number;
-  /** Memory that the threads of a workgroup share, bytes. */
-  readonly maxWorkgroupStorage: number;
+  /** Threads of a workgroup at most, and the memory that they share, bytes. */
+  readonly workgroupThreads: number;
+  readonly workgroupBytes: number;
   readonly features: readonly string[];
 }
 
@@ -104,7 +105,8 @@ export async function listAdapters(): Promise<AdapterSummary[]> {
     name: nameOf(a),
     maxBuffer: a.limits.maxBufferSize,
     maxBinding: a.limits.maxStorageBufferBindingSize,
-    maxWorkgroupStorage: a.limits.maxComputeWorkgroupStorageSize,
+    workgroupThreads: a.limits.maxComputeInvocationsPerWorkgroup,
+    workgroupBytes: a.limits.maxComputeWorkgroupStorageSize,
     features: [...a.features].sort(),
   }));
 }

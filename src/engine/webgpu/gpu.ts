@@ -2,7 +2,7 @@
  * Work for the device: pipelines compiled once, bind groups kept with their buffers, dispatches recorded into one command encoder and submitted in batches. Parameters travel as immediate data, so that a
  * dispatch makes no buffer: it costs four calls into Dawn.
  */
-import { SlimFitError } from '../../errors';
+import { DeviceLostError, OutOfMemoryError } from '../../errors';
 import { BufferPool, GPU_BUFFER, lost, type PoolCounts, type Slot, sizeClass } from './bufferPool';
 import type { OpenedDevice } from './dawn';
 import { type Kernel, MAX_PARAMS, wgsl } from './kernel';
@@ -168,7 +168,11 @@ export class Gpu {
   async read(slot: Slot, bytes: number): Promise<ArrayBuffer> {
     this.checkAlive();
     const size = sizeClass(bytes);
-    const staging = this.staging.get(size)?.pop() ?? this.makeStaging(size);
+    const waiting = this.staging.get(size)?.pop();
+    if (!waiting) this.device.pushErrorScope('out-of-memory');
+    const staging = waiting ?? this.device.createBuffer({ size, usage: GPU_BUFFER.MAP_READ | GPU_BUFFER.COPY_DST });
+    const refused = waiting ? undefined : this.device.popErrorScope().catch(() => null);
+    if (!waiting) this.counters.stagingBuffers++;
     if (bytes > 0) {
       this.pass?.end();
       this.pass = this.current = undefined;
@@ -185,13 +189,16 @@ export class Gpu {
       // The event of a lost device comes after the failed wait.
       await new Promise((resolve) => setImmediate(resolve));
       this.checkAlive();
+      this.failure = undefined;
       this.pool.throwIfRefused();
-      throw new SlimFitError('device-lost', `the device gave no values (${(cause as Error).message})`, { cause });
+      if (!(await refused)) throw new DeviceLostError(`${this.opened.name} gave no values (${(cause as Error).message}): start a new engine and load the last checkpoint`, { cause });
+      this.pool.trim(Infinity);
+      throw new OutOfMemoryError(`the device has no memory to read a tensor of ${bytes} bytes: free tensors, and read again`, bytes, { cause });
     }
     const data = staging.getMappedRange(0, size).slice(0, bytes);
     staging.unmap();
-    const waiting = this.staging.get(size);
-    if (waiting) waiting.push(staging);
+    const others = this.staging.get(size);
+    if (others) others.push(staging);
     else this.staging.set(size, [staging]);
     await this.pool.settled();
     const failure = this.failure;
@@ -199,11 +206,6 @@ export class Gpu {
     this.pool.throwIfRefused();
     if (failure) throw new Error(`WebGPU refused a command: ${failure}`);
     return data;
-  }
-
-  private makeStaging(size: number): GPUBuffer {
-    this.counters.stagingBuffers++;
-    return this.device.createBuffer({ size, usage: GPU_BUFFER.MAP_READ | GPU_BUFFER.COPY_DST });
   }
 
   private forget(key: string): void {

@@ -26,13 +26,11 @@ fn expOf(x: f32) -> f32 {
 }
 `;
 
-/** Natural logarithm (Cephes' logf): x = 2^e·m, m in [√½, √2), a polynomial in m − 1. Of 0, −infinity; of less, NaN. */
+/** Natural logarithm (Cephes' logf): x = 2^e·m, m in [√½, √2), a polynomial in m − 1. Of 0, −infinity; of less, NaN. Numbers below 2⁻¹²⁶ count as 0. */
 export const LOG = `
 fn logOf(x: f32) -> f32 {
-  // Subnormal numbers are scaled up to normal ones.
-  let small = x < 1.17549435e-38;
-  let bits = bitcast<u32>(select(x, x * 8388608.0, small));
-  var e = f32(i32(bits >> 23u) - 126) - select(0.0, 23.0, small);
+  let bits = bitcast<u32>(x);
+  var e = f32(i32(bits >> 23u) - 126);
   var m = bitcast<f32>((bits & 0x7fffffu) | 0x3f000000u);
   if (m < 0.70710678) { e = e - 1.0; m = m + m - 1.0; } else { m = m - 1.0; }
   let z = m * m;
@@ -47,8 +45,10 @@ fn logOf(x: f32) -> f32 {
   y = y * m + 3.3333331174e-1;
   y = y * m * z + e * -2.12194440e-4 - 0.5 * z;
   let l = m + y + e * 0.693359375;
-  // Of 0, infinity and NaN, and of negative numbers, the built-in function is right or the number itself is.
-  return select(l, log(x), !(x > 0.0) || (bits & 0x7f800000u) == 0x7f800000u);
+  if ((bits & 0x7fffffffu) > 0x7f800000u || bits == 0x7f800000u) { return x; }
+  // Built from bits, since devices may take infinity and NaN for impossible.
+  if ((bits & 0x7f800000u) == 0u) { return bitcast<f32>(0xff800000u | (bits & 0x80000000u)); }
+  return select(l, bitcast<f32>(bits | 0x7fc00000u), (bits & 0x80000000u) != 0u);
 }
 `;
 
