@@ -71,11 +71,11 @@ export async function doctor(): Promise<number> {
   }
   line('trains on', `${picked}: ${asked ? 'SLIMFIT_ENGINE asks for it' : 'the first that computes on a GPU here, else the first of tensorflow, wasm, cpu that starts'}`);
   const onGpu = reasons.some((r) => r.name === picked && r.why.startsWith('GPU'));
-  if (gpu && !onGpu) {
+  if (gpu && !onGpu && picked !== 'webgpu') {
     const missing = missingLibraries(CUDA_LIBRARIES, libraryFolders());
     line('faster', missing.length > 0 ? `TensorFlow does not find ${missing.join(', ')}: run \`npx slimfit setup --gpu\`` : 'this TensorFlow was built without CUDA: run `npx slimfit setup --gpu`');
   } else if (asked && picked !== 'tensorflow' && reasons.some((r) => r.name === 'tensorflow' && r.available)) line('faster', `the tensorflow engine, which starts here: unset SLIMFIT_ENGINE`);
-  else if (picked !== 'tensorflow') line('faster', 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`');
+  else if (picked !== 'tensorflow' && !onGpu) line('faster', 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`');
   else if (!onGpu && !fusedKernels().loaded) line('faster', `the fused CPU kernels are missing (${fusedKernels().why}): training is about 1.5 times slower without them`);
   else if (!onGpu) line('faster', 'a machine with an NVIDIA GPU and `npx slimfit setup --gpu`');
   return 0;
