@@ -35,7 +35,7 @@ import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions'
 import { matmulKernel, matmulKey, type MatmulKind, tileFor } from './kernels/matmul';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
 import { layerNormGradKernel, layerNormKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
-import { scatterAddKernel } from './kernels/scatter';
+import { SCATTER_GROUPS, scatterAddKernel } from './kernels/scatter';
 import { TOPK_BLOCK, TOPK_PASSES, topKBlocks, topKCount, topKPick, topKScan, topKStart, topKWrite } from './kernels/topK';
 
 /** An axis that one thread walks over. */
@@ -155,6 +155,8 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
 
   private binary(name: string, operator: string, a: DeviceTensor, b: DeviceTensor): DeviceTensor {
     const shape = broadcast(a.shape, b.shape);
+    // Most operands are of one shape, and need no steps.
+    if (a.size === b.size && a.size === sizeOf(shape)) return this.chain(name, shape, () => [`a[i] ${operator} b[i]`], { a, b });
     const [x, y] = [this.raw(a), this.raw(b)];
     const walk = { dims: shape, strides: [broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape)] };
     return this.make(shape, (out) => this.walk(name, walk, [x, y], ['a: f32', 'b: f32'], `y[i] = a[o0] ${operator} b[o1];`, out));
@@ -342,7 +344,8 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     if (updates.size !== ids.size * width) throw new ShapeError(`updates of shape [${updates.shape}] for ${ids.size} ids and rows of ${width}`);
     return this.make(shape, (out) => {
       this.fill(out, sizeOf(shape), 0);
-      this.gpu.each('scatterAdd', scatterAddKernel, [this.raw(updates), this.raw(ids)], [out], [ids.size, width, padding], ids.size, 1);
+      const groups = [Math.ceil(width / 64), Math.min(ids.size, SCATTER_GROUPS), Math.ceil(ids.size / SCATTER_GROUPS)] as const;
+      this.gpu.run('scatterAdd', scatterAddKernel, [this.raw(updates), this.raw(ids)], [out], [ids.size, width, padding], ...groups);
     });
   }
 

@@ -1,9 +1,12 @@
 /** Rows added up by id, without a race and always in the same order: GPUs have no atomic addition of floats, and its order would differ from run to run. */
 import type { Kernel } from '../kernel';
 
+/** Workgroups along the second dimension: update i is that of workgroup (…, i mod 2¹⁵, i div 2¹⁵). */
+export const SCATTER_GROUPS = 2 ** 15;
+
 /**
- * y[ids[i]] = Σ x[j] over all j of that id: params rows (updates), width, padding (an id that gets nothing, or −1). `y` is 0 before. The workgroup of the first update of each id adds up all of that id, in
- * order: it looks through the others 64 at a time.
+ * y[ids[i]] = Σ x[j] over all j of that id: params rows (updates), width, padding (an id that gets nothing, or −1). `y` is 0 before. The workgroups of the first update of each id, one for 64 columns, add up
+ * all of that id, in order: each looks through the others 64 at a time.
  */
 export function scatterAddKernel(): Kernel {
   return {
@@ -13,7 +16,7 @@ export function scatterAddKernel(): Kernel {
     workgroup: 64,
     functions: 'var<workgroup> earlier: atomic<u32>; var<workgroup> found: array<atomic<u32>, 2>; var<workgroup> seen: vec3u;',
     body: `
-  let i = wg.y * grid.x + wg.x;
+  let i = wg.z * ${SCATTER_GROUPS}u + wg.y;
   if (i >= p.rows) { return; }
   let id = ids[i];
   if (id == p.padding) { return; }
@@ -21,6 +24,8 @@ export function scatterAddKernel(): Kernel {
   workgroupBarrier();
   if (lid == 0u) { seen = vec3u(atomicLoad(&earlier), 0u, 0u); }
   if (workgroupUniformLoad(&seen).x != 0u) { return; }
+  let column = wg.x * W + lid;
+  var sum = 0.0;
   for (var base = i; base < p.rows; base += W) {
     if (base + lid < p.rows && ids[base + lid] == id) { atomicOr(&found[lid / 32u], 1u << (lid % 32u)); }
     workgroupBarrier();
@@ -31,9 +36,10 @@ export function scatterAddKernel(): Kernel {
       while (left != 0u) {
         let j = base + half * 32u + firstTrailingBit(left);
         left = left & (left - 1u);
-        for (var c = lid; c < p.width; c += W) { y[u32(id) * p.width + c] += x[j * p.width + c]; }
+        if (column < p.width) { sum += x[j * p.width + column]; }
       }
     }
-  }`,
+  }
+  if (column < p.width) { y[u32(id) * p.width + column] = sum; }`,
   };
 }
