@@ -57,8 +57,8 @@ async function main(): Promise<void> {
       ctx.tape.backward(loss, () => {});
       engine.free(loss.tensor, logits.tensor);
     };
-    for (let i = 0; i < 30; i++) await pass();
-    await measure(engine, `forward and backward of 6 layers, ${mode}`, 20, pass);
+    for (let i = 0; i < 100; i++) await pass();
+    await measure(engine, `forward and backward of 6 layers, ${mode}`, 100, pass);
   }
   model.dispose();
   engine.dispose();
