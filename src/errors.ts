@@ -74,8 +74,8 @@ export class EngineUnavailableError extends SlimFitError {
 }
 
 /**
- * A device has not the memory for a tensor, or cannot hold one of that size at all. The engine stays usable: free tensors, or make the batch smaller. Values computed since the last `read` may be lost
- * where the device found out by itself.
+ * A device has not the memory for a tensor, or cannot hold one of that size at all. The engine stays usable: free tensors, or make the batch smaller. Where
+ * the device found out by itself, what was computed since the last `read` may be lost, but no weight was updated from lost values.
  */
 export class OutOfMemoryError extends SlimFitError {
   constructor(

@@ -63,9 +63,8 @@ export class BufferPool {
     this.limit = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize);
   }
 
-  /** A buffer of at least that many bytes, of any contents, with one reference. @throws OutOfMemoryError when no buffer can be that large, or the device has refused one since the last call */
+  /** A buffer of at least that many bytes, of any contents, with one reference. @throws OutOfMemoryError when no buffer can be that large */
   take(bytes: number): Slot {
-    this.throwIfRefused();
     const size = Math.min(sizeClass(bytes), Math.max(bytes, this.limit));
     const waiting = this.idle.get(size);
     const slot = waiting?.pop();
@@ -144,11 +143,11 @@ export class BufferPool {
     await Promise.all(this.checks);
   }
 
-  /** @throws OutOfMemoryError once, when the device has refused a buffer */
-  throwIfRefused(): void {
+  /** The error of the first buffer that the device has refused since the last call, if it did. */
+  takeRefusal(): OutOfMemoryError | undefined {
     const refused = this.refused;
     this.refused = undefined;
-    if (refused) throw refused;
+    return refused;
   }
 
   counts(): PoolCounts {

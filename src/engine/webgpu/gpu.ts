@@ -57,6 +57,14 @@ export class Gpu {
   private readonly words = new ArrayBuffer(4 * MAX_PARAMS);
   private readonly wordsU32 = new Uint32Array(this.words);
   private readonly wordsF32 = new Float32Array(this.words);
+  /**
+   * On the device, how many batches were done. A batch that uses a buffer that the device had no memory for is dropped as a whole, and that is known only later; since this number then lags behind `begun`,
+   * updates in place see it and leave the weights as they are.
+   */
+  private readonly done: Slot;
+  private begun = 0;
+  /** The last batch that counts itself. */
+  private counted = 0;
   private lostInfo: GPUDeviceLostInfo | undefined;
   private failure: string | undefined;
   private closed = false;
@@ -66,12 +74,39 @@ export class Gpu {
     this.device = opened.device;
     this.pool = new BufferPool(this.device, (slot) => this.drop(slot));
     void this.device.lost.then((info) => (this.lostInfo = info));
+    this.done = this.pool.take(4);
     this.device.onuncapturederror = ({ error }) => void (this.failure ??= error.message);
   }
 
-  /** @throws DeviceLostError */
-  checkAlive(): void {
+  /** @throws DeviceLostError, OutOfMemoryError when the device is known to have refused a buffer since the last call */
+  check(): void {
     if (this.lostInfo && !this.closed) throw lost(this.opened.name, this.lostInfo);
+    const refused = this.pool.takeRefusal();
+    if (!refused) return;
+    this.failure = undefined;
+    this.flush();
+    // What was lost is told; from here on updates count again.
+    this.device.queue.writeBuffer(this.done.buffer, 0, Uint32Array.of(this.begun));
+    throw refused;
+  }
+
+  /** For updates in place, which must not use what a dropped batch left out: a buffer and the number that it holds unless one was dropped. The update is recorded next. */
+  nothingLost(): { readonly done: Slot; readonly begun: number } {
+    this.begin();
+    return { done: this.done, begun: this.begun };
+  }
+
+  /** The pass of the batch under way. A new batch counts itself first. */
+  private begin(): GPUComputePassEncoder {
+    if (this.pass) return this.pass;
+    this.encoder ??= this.device.createCommandEncoder();
+    this.pass = this.encoder.beginComputePass();
+    if (this.counted !== this.batch) {
+      this.counted = this.batch;
+      this.begun = (this.begun + 1) >>> 0;
+      this.run('done', () => ({ params: ['one: u32'], reads: [], writes: ['done: u32'], workgroup: 1, body: '  done[0] += p.one;' }), [], [this.done], [1], 1);
+    }
+    return this.pass;
   }
 
   /**
@@ -83,7 +118,7 @@ export class Gpu {
     if (x * y * z === 0) return;
     const kernel = this.compiled.get(key) ?? this.compile(key, make());
     const group = this.bindGroup(kernel.layout, reads, writes);
-    const pass = (this.pass ??= (this.encoder ??= this.device.createCommandEncoder()).beginComputePass());
+    const pass = this.begin();
     if (this.current !== kernel.pipeline) pass.setPipeline((this.current = kernel.pipeline));
     pass.setBindGroup(0, group);
     for (let i = 0; i < params.length; i++) {
@@ -166,9 +201,11 @@ export class Gpu {
 
   /** Bytes of a buffer, once all work before is done. @throws DeviceLostError, OutOfMemoryError when the device had no memory for a tensor made before */
   async read(slot: Slot, bytes: number): Promise<ArrayBuffer> {
-    this.checkAlive();
+    this.check();
     const size = sizeClass(bytes);
     const waiting = this.staging.get(size)?.pop();
+    // A copy into a buffer that does not come about is dropped with its batch: it gets one of its own.
+    if (!waiting) this.flush();
     if (!waiting) this.device.pushErrorScope('out-of-memory');
     const staging = waiting ?? this.device.createBuffer({ size, usage: GPU_BUFFER.MAP_READ | GPU_BUFFER.COPY_DST });
     const refused = waiting ? undefined : this.device.popErrorScope().catch(() => null);
@@ -188,10 +225,9 @@ export class Gpu {
       await this.pool.settled();
       // The event of a lost device comes after the failed wait.
       await new Promise((resolve) => setImmediate(resolve));
-      this.checkAlive();
-      this.failure = undefined;
-      this.pool.throwIfRefused();
+      this.check();
       if (!(await refused)) throw new DeviceLostError(`${this.opened.name} gave no values (${(cause as Error).message}): start a new engine and load the last checkpoint`, { cause });
+      this.failure = undefined;
       this.pool.trim(Infinity);
       throw new OutOfMemoryError(`the device has no memory to read a tensor of ${bytes} bytes: free tensors, and read again`, bytes, { cause });
     }
@@ -201,9 +237,9 @@ export class Gpu {
     if (others) others.push(staging);
     else this.staging.set(size, [staging]);
     await this.pool.settled();
+    this.check();
     const failure = this.failure;
     this.failure = undefined;
-    this.pool.throwIfRefused();
     if (failure) throw new Error(`WebGPU refused a command: ${failure}`);
     return data;
   }

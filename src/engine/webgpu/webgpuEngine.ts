@@ -80,7 +80,7 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   }
 
   private take(size: number): Slot {
-    this.gpu.checkAlive();
+    this.gpu.check();
     return this.gpu.pool.take(4 * size);
   }
 
@@ -553,17 +553,22 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const { weight, m, v } = state;
     this.checkAdamW(state, grad);
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
-    const params = [weight.size, rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay];
     const [g, w, m1, v1] = [grad, weight, m, v].map((t) => this.raw(t));
     const { magnitude } = o;
+    const step = (out: readonly Slot[]): void => {
+      const { done, begun } = this.gpu.nothingLost();
+      const params = [weight.size, rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, begun];
+      this.gpu.each(`adamw ${magnitude}`, () => adamwKernel(magnitude), [g, done], [w, m1, v1, ...out], params, weight.size, ADAMW_CHUNK);
+    };
     if (!magnitude) {
-      this.gpu.each('adamw', () => adamwKernel(undefined), [g], [w, m1, v1], params, weight.size, ADAMW_CHUNK);
+      this.gpu.check();
+      step([]);
       return undefined;
     }
     const count = Math.ceil(weight.size / ADAMW_CHUNK);
     return this.make([], (out) =>
       this.withScratch(2 * count, (parts) => {
-        this.gpu.each(`adamw ${magnitude}`, () => adamwKernel(magnitude), [g], [w, m1, v1, parts], params, weight.size, ADAMW_CHUNK);
+        step([parts]);
         this.gpu.run(`magnitude ${magnitude}`, () => magnitudeKernel(magnitude), [parts], [out], [count, weight.size, INFINITE, NAN], 1);
       }),
     );

@@ -107,6 +107,46 @@ test('a device that runs out of memory says so at the next read, gives back what
   e.dispose();
 });
 
+test('no weight is updated from a gradient that was lost with a tensor that found no memory', async () => {
+  const opened = await openDevice();
+  const { device } = opened;
+  const e = new WebgpuEngine(opened);
+  const weight = e.full([3], 1, 'weights');
+  const [m, v] = [e.full([3], 0, 'optimizer'), e.full([3], 0, 'optimizer')];
+  const options = { lr: 0.5, beta1: 0.9, beta2: 0.999, eps: 0, weightDecay: 0, step: 1, magnitude: undefined };
+  assert.deepEqual(await e.read(weight), Float32Array.of(1, 1, 1));
+  // The device refuses buffers of 1 MiB: they are gone at once, and their error scope says so.
+  const [create, pop] = [device.createBuffer.bind(device), device.popErrorScope.bind(device)];
+  let refused = false;
+  device.createBuffer = ((d: GPUBufferDescriptor) => {
+    const buffer = create(d);
+    refused = d.size === 2 ** 20;
+    if (refused) buffer.destroy();
+    return buffer;
+  }) as typeof device.createBuffer;
+  device.popErrorScope = (async () => {
+    const now = refused;
+    const error = await pop();
+    return now ? { message: 'no memory' } : error;
+  }) as typeof device.popErrorScope;
+  const gradient = () => e.scope(() => e.affine(weight, 0, 7));
+  const big = e.full([2 ** 18], 1);
+  const grad = gradient();
+  // The update comes in a later batch than the gradient, which was dropped with the large tensor's.
+  e.scope(() => {
+    for (let i = 0; i < 80; i++) e.abs(weight);
+  });
+  e.adamwStep({ weight, m, v }, grad, options);
+  await assert.rejects(e.read(grad), OutOfMemoryError);
+  e.free(big, grad);
+  for (const [t, want] of [[weight, 1], [m, 0], [v, 0]] as const) assert.deepEqual(await e.read(t), new Float32Array(3).fill(want));
+  const good = gradient();
+  e.adamwStep({ weight, m, v }, good, options);
+  assert.deepEqual(await e.read(good), new Float32Array(3).fill(7));
+  assert.ok((await e.read(weight)).every((x) => Math.abs(x - 0.5) < 1e-5), `${await e.read(weight)}`);
+  e.dispose();
+});
+
 test('a device that is gone is named, in reads and in operations', async () => {
   const opened = await openDevice();
   const e = new WebgpuEngine(opened);

@@ -19,15 +19,16 @@ const PARTIAL: Readonly<Record<UpdateMagnitude, string>> = {
       if (before != 0.0) { first += moved / abs(before); } else { second = max(second, select(1.0, 2.0, moved == 0.0)); }`,
 };
 
-/** params n, rate, beta1, rest1 (1 − β1), beta2, rest2, eps, decay. */
+/** params n, rate, beta1, rest1 (1 − β1), beta2, rest2, eps, decay, begun (batches begun: unless as many are done, the gradient may be of lost work, and nothing is updated). */
 export function adamwKernel(magnitude: UpdateMagnitude | undefined): Kernel {
   return {
-    params: ['n: u32', 'rate: f32', 'beta1: f32', 'rest1: f32', 'beta2: f32', 'rest2: f32', 'eps: f32', 'decay: f32'],
-    reads: ['g: f32'],
+    params: ['n: u32', 'rate: f32', 'beta1: f32', 'rest1: f32', 'beta2: f32', 'rest2: f32', 'eps: f32', 'decay: f32', 'begun: u32'],
+    reads: ['g: f32', 'done: u32'],
     writes: ['w: f32', 'm: f32', 'v: f32', ...(magnitude ? ['parts: f32'] : [])],
     workgroup: 256,
     functions: magnitude ? SUM_ALL + MAX_ALL : '',
     body: `
+  if (done[0] != p.begun) { return; }
   let part = wg.y * grid.x + wg.x;
   if (part * ${ADAMW_CHUNK}u >= p.n) { return; }
   var first = 0.0;
