@@ -12,13 +12,26 @@ export const noSoftwareVulkan: string | false = ['libvulkan.so.1', 'libvk_swifts
   ? false
   : `no SwiftShader in ${FOLDER} (Debian's package chromium)`;
 
-/** Runs a TypeScript file in a process of its own: the loader and its driver must be known before the process starts. */
-export function onSoftwareVulkan(file: string, ...args: readonly string[]): { readonly code: number | null; readonly out: string; readonly err: string } {
-  const env: NodeJS.ProcessEnv = { ...process.env, VK_ICD_FILENAMES: DRIVER, VK_DRIVER_FILES: DRIVER, LD_LIBRARY_PATH: [FOLDER, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'), SLIMFIT_WEBGPU_ADAPTER: 'software' };
+/** What a process of its own gave. */
+export interface Ran {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a TypeScript file in a process of its own, with a TAP report if it has tests. */
+export function runApart(file: string, args: readonly string[] = [], changes: NodeJS.ProcessEnv = {}): Ran {
+  const env: NodeJS.ProcessEnv = { ...process.env, ...changes };
   // Without it a file of tests believes to be part of the test run that started it, and reports in binary.
   delete env.NODE_TEST_CONTEXT;
   const r = spawnSync(process.execPath, ['--import', 'tsx', '--test-reporter=tap', path.resolve(ROOT, file), ...args], { cwd: ROOT, encoding: 'utf8', env, maxBuffer: 64 * 2 ** 20 });
   return { code: r.status, out: r.stdout, err: r.stderr };
+}
+
+/** The same on SwiftShader: the loader and its driver must be known before the process starts. */
+export function onSoftwareVulkan(file: string, ...args: readonly string[]): Ran {
+  const libraries = [FOLDER, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':');
+  return runApart(file, args, { VK_ICD_FILENAMES: DRIVER, VK_DRIVER_FILES: DRIVER, LD_LIBRARY_PATH: libraries, SLIMFIT_WEBGPU_ADAPTER: 'software' });
 }
 
 /** One test of a TAP report. */
