@@ -10,6 +10,7 @@ export type SlimFitErrorCode =
   | 'use-after-free'
   | 'engine-unavailable'
   | 'out-of-memory'
+  | 'device-lost'
   | 'checkpoint-corrupt'
   | 'checkpoint-keys'
   | 'checkpoint-write'
@@ -75,6 +76,28 @@ export class UseAfterFreeError extends SlimFitError {
 export class EngineUnavailableError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('engine-unavailable', message, options);
+  }
+}
+
+/**
+ * A device has not the memory for a tensor, or cannot hold one of that size at all. The engine stays usable: free tensors, or make the batch smaller. Where
+ * the device found out by itself, what was computed since the last `read` may be lost, but no weight was updated from lost values.
+ */
+export class OutOfMemoryError extends SlimFitError {
+  constructor(
+    message: string,
+    /** Bytes of the tensor that did not fit. */
+    readonly bytes: number,
+    options?: ErrorOptions,
+  ) {
+    super('out-of-memory', message, options);
+  }
+}
+
+/** The driver took the device away (a reset, a crash, a laptop's GPU switched off): every tensor of the engine is gone. Start a new engine and load the last checkpoint. */
+export class DeviceLostError extends SlimFitError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('device-lost', message, options);
   }
 }
 

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { engineChoice } from '../engine/choose';
 import { addonPackage, fusedKernels } from '../engine/tfjs/tensorflowBinding';
+import { type AdapterSummary, listAdapters } from '../engine/webgpu/dawn';
 import { findKernelspec } from '../../kernel/install';
 import { HOME, pythonProgram } from './project';
 
@@ -40,6 +41,12 @@ function libraryFolders(): string[] {
   return [...own, ...system];
 }
 
+/** What WebGPU could compute on. */
+function describe({ kind, name, maxBuffer, maxBinding, workgroupThreads, workgroupBytes, features }: AdapterSummary): string {
+  const gib = Math.round((10 * Math.min(maxBuffer, maxBinding)) / 2 ** 30) / 10;
+  return `${kind} ${name}: tensors up to ${gib} GiB, workgroups of ${workgroupThreads} threads and ${workgroupBytes / 1024} KiB; ${features.join(', ')}`;
+}
+
 /** Prints the report. @returns 0, or 1 when no engine can train */
 export async function doctor(): Promise<number> {
   const line = (name: string, value: string) => process.stdout.write(`${name.padEnd(10)} ${value}\n`);
@@ -55,18 +62,20 @@ export async function doctor(): Promise<number> {
   const asked = process.env.SLIMFIT_ENGINE;
   const { chosen, reasons } = await engineChoice();
   for (const r of reasons) line('engine', `${r.available ? '✓' : '✗'} ${r.name}: ${r.why}`);
+  // Where WebGPU does not load, its engine's line says why.
+  for (const adapter of await listAdapters().catch(() => [])) line('adapter', describe(adapter));
   const picked = asked || chosen;
   if (!picked || (asked && !reasons.some((r) => r.name === asked && r.available))) {
     line('trains on', asked ? `nothing: SLIMFIT_ENGINE asks for ${asked}, which is not available` : 'nothing: no engine starts');
     return 1;
   }
-  line('trains on', `${picked}: ${asked ? 'SLIMFIT_ENGINE asks for it' : 'the first of tensorflow, wasm, cpu that starts here'}`);
+  line('trains on', `${picked}: ${asked ? 'SLIMFIT_ENGINE asks for it' : 'the first that computes on a GPU here, else the first of tensorflow, wasm, cpu that starts'}`);
   const onGpu = reasons.some((r) => r.name === picked && r.why.startsWith('GPU'));
-  if (gpu && !onGpu) {
+  if (gpu && !onGpu && picked !== 'webgpu') {
     const missing = missingLibraries(CUDA_LIBRARIES, libraryFolders());
     line('faster', missing.length > 0 ? `TensorFlow does not find ${missing.join(', ')}: run \`npx slimfit setup --gpu\`` : 'this TensorFlow was built without CUDA: run `npx slimfit setup --gpu`');
   } else if (asked && picked !== 'tensorflow' && reasons.some((r) => r.name === 'tensorflow' && r.available)) line('faster', `the tensorflow engine, which starts here: unset SLIMFIT_ENGINE`);
-  else if (picked !== 'tensorflow') line('faster', 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`');
+  else if (picked !== 'tensorflow' && !onGpu) line('faster', 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`');
   else if (!onGpu && !fusedKernels().loaded) line('faster', `the fused CPU kernels are missing (${fusedKernels().why}): training is about 1.5 times slower without them`);
   else if (!onGpu) line('faster', 'a machine with an NVIDIA GPU and `npx slimfit setup --gpu`');
   return 0;

@@ -17,18 +17,24 @@ export interface EngineReason {
 export interface EngineChoice {
   /** Undefined when the engine that SLIMFIT_ENGINE asks for does not start, or none does. */
   readonly chosen: EngineName | undefined;
-  /** Every engine, best first. */
+  /** Every engine: tensorflow, webgpu, wasm, cpu. */
   readonly reasons: readonly EngineReason[];
 }
 
-const MAKERS: Readonly<Record<Exclude<EngineName, 'webgpu'>, () => Promise<Engine>>> = {
+const MAKERS: Readonly<Record<EngineName, () => Promise<Engine>>> = {
   tensorflow: async () => (await import('./tfjs/createTensorflowEngine')).createTensorflowEngine(),
+  webgpu: async () => (await import('./webgpu/createWebgpuEngine')).createWebgpuEngine(),
   wasm: async () => (await import('./tfjs/tfjsEngine')).createTfjsEngine('wasm'),
   cpu: async () => (await import('./tfjs/tfjsEngine')).createTfjsEngine('cpu'),
 };
 
-/** Engines that this version has, best first. */
-const NAMES = Object.keys(MAKERS) as (keyof typeof MAKERS)[];
+/** Every engine. The first that computes on a GPU is the best, else the first but webgpu, which is slow on a CPU. */
+const NAMES = Object.keys(MAKERS) as EngineName[];
+
+/** Whether an engine's device is a GPU, as it says itself. */
+function onGpu(device: string): boolean {
+  return device.startsWith('GPU');
+}
 
 /** What a fallback costs: speed of a matrix product on two cores, measured on each engine. */
 const COST: Readonly<Partial<Record<EngineName, string>>> = {
@@ -42,16 +48,15 @@ function asked(): string | undefined {
 }
 
 async function make(name: EngineName): Promise<Engine> {
-  if (name === 'webgpu') throw new EngineUnavailableError(`this version has no webgpu engine: choose one of ${NAMES.join(', ')}`);
   try {
     return await MAKERS[name]();
   } catch (cause) {
-    if (cause instanceof EngineUnavailableError) throw cause;
+    if (cause instanceof EngineUnavailableError || cause instanceof InvalidArgumentError) throw cause;
     throw new EngineUnavailableError(`the ${name} engine does not start (${(cause as Error).message}): run \`npm ci\`, or choose another engine`, { cause });
   }
 }
 
-/** Starts each engine in turn, best first, to see what this machine has. */
+/** Starts each engine in turn to see what this machine has. */
 export async function engineChoice(): Promise<EngineChoice> {
   const reasons: EngineReason[] = [];
   for (const name of NAMES) {
@@ -64,34 +69,47 @@ export async function engineChoice(): Promise<EngineChoice> {
     }
   }
   const wanted = asked();
-  return { chosen: reasons.find((r) => r.available && (wanted === undefined || r.name === wanted))?.name, reasons };
+  const starts = reasons.filter((r) => r.available && (wanted === undefined || r.name === wanted));
+  const chosen = wanted === undefined ? (starts.find((r) => onGpu(r.why)) ?? starts.find((r) => r.name !== 'webgpu')) : starts[0];
+  return { chosen: chosen?.name, reasons };
 }
 
 let fallbackSaid = false;
 
+/** Says once what a slow engine costs, and why it is used. */
+function fallenBack(engine: Engine, why: string): Engine {
+  if (!fallbackSaid) process.stderr.write(`slimfit: falling back to the ${engine.name} engine, ${COST[engine.name]}, because ${why}\n`);
+  fallbackSaid = true;
+  return engine;
+}
+
 /**
- * The engine of that name, else of the environment variable SLIMFIT_ENGINE, else the best of tensorflow, wasm, cpu.
+ * The engine of that name, else of the environment variable SLIMFIT_ENGINE, else the first of tensorflow and webgpu that computes on a GPU, else the first of tensorflow, wasm, cpu that starts.
  * @throws EngineUnavailableError when a named one does not run here (never another instead), InvalidArgumentError for an unknown name
  */
 export async function chooseEngine(name?: EngineName): Promise<Engine> {
   const wanted = name ?? asked();
   if (wanted !== undefined) {
-    if (wanted !== 'webgpu' && !NAMES.some((n) => n === wanted))
-      throw new InvalidArgumentError(`no engine is called '${wanted}'${name === undefined ? ' (SLIMFIT_ENGINE)' : ''}: choose one of ${NAMES.join(', ')}`);
+    if (!NAMES.some((n) => n === wanted)) throw new InvalidArgumentError(`no engine is called '${wanted}'${name === undefined ? ' (SLIMFIT_ENGINE)' : ''}: choose one of ${NAMES.join(', ')}`);
     return make(wanted as EngineName);
   }
   let why = '';
+  // TensorFlow on a CPU waits until it is known whether WebGPU has a GPU.
+  let waiting: Engine | undefined;
   for (const candidate of NAMES) {
     try {
       const engine = await make(candidate);
-      if (candidate !== 'tensorflow' && !fallbackSaid) {
-        fallbackSaid = true;
-        process.stderr.write(`slimfit: falling back to the ${candidate} engine, ${COST[candidate]}, because ${why}\n`);
+      if (onGpu(engine.device)) {
+        waiting?.dispose();
+        return engine;
       }
-      return engine;
+      if (candidate === 'tensorflow') waiting = engine;
+      else if (candidate === 'webgpu') engine.dispose();
+      else return fallenBack(engine, why);
     } catch (error) {
       why ||= (error as Error).message.replaceAll('\n', ' ');
     }
+    if (candidate === 'webgpu' && waiting) return waiting;
   }
   throw new EngineUnavailableError(`no engine starts on this machine: ${why}`);
 }

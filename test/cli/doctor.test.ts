@@ -10,6 +10,9 @@ const ROOT = path.resolve(__dirname, '../..');
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-doctor-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
+/** A machine without a GPU for WebGPU: no Vulkan driver, and on other systems no software adapter. */
+const NO_GPU = { VK_DRIVER_FILES: '/nonexistent.json', VK_ICD_FILENAMES: '', SLIMFIT_WEBGPU_ADAPTER: 'software' };
+
 /** `slimfit doctor` with an environment and arguments for node. @returns its exit code, and its report: values by name */
 function doctor(env: Record<string, string>, ...node: string[]) {
   const r = spawnSync(process.execPath, ['--import', 'tsx', ...node, path.join(ROOT, 'src/cli/main.ts'), 'doctor'], { cwd: ROOT, encoding: 'utf8', env: { ...process.env, SLIMFIT_ENGINE: '', ...env } });
@@ -38,10 +41,10 @@ test('the doctor tells versions, every engine with its device, what it trains on
   assert.match(one(report, 'kernel'), /kernels.slimfit$|slimfit setup/);
   assert.match(one(report, 'GPU'), /driver/);
   const engines = (report.get('engine') ?? []).map((line) => /^([✓✗]) (\w+): (.+)$/.exec(line)!);
-  assert.deepEqual(engines.map((e) => e[2]), ['tensorflow', 'wasm', 'cpu']);
-  for (const [line, mark, , why] of engines) assert.match(why, mark === '✓' ? /^(CPU|GPU)\b/ : /npm ci|slimfit setup/, line);
-  // The best that starts.
-  const best = engines.find((e) => e[1] === '✓')![2];
+  assert.deepEqual(engines.map((e) => e[2]), ['tensorflow', 'webgpu', 'wasm', 'cpu']);
+  for (const [line, mark, , why] of engines) assert.match(why, mark === '✓' ? /^(CPU|GPU)\b/ : /npm ci|slimfit setup|install|driver/, line);
+  const starts = engines.filter((e) => e[1] === '✓');
+  const best = (starts.find((e) => e[3].startsWith('GPU')) ?? starts.find((e) => e[2] !== 'webgpu')!)[2];
   assert.match(one(report, 'trains on'), new RegExp(`^${best}: `));
 });
 
@@ -54,7 +57,7 @@ test('the engine that SLIMFIT_ENGINE asks for is the one, and the doctor says wh
 });
 
 test('an engine that is asked for and not there leaves nothing to train on: exit code 1, and its name', () => {
-  const { code, report } = doctor({ SLIMFIT_ENGINE: 'webgpu' });
+  const { code, report } = doctor({ SLIMFIT_ENGINE: 'webgpu', ...NO_GPU });
   assert.equal(code, 1);
   assert.match(one(report, 'trains on'), /^nothing: .*webgpu/);
 });
@@ -72,10 +75,11 @@ Module._resolveFilename = function (request, ...rest) {
 };
 `,
   );
-  const { code, report, err } = doctor({}, '--require', hook);
+  const { code, report, err } = doctor(NO_GPU, '--require', hook);
   assert.equal(code, 1, err);
-  assert.deepEqual((report.get('engine') ?? []).map((line) => line.split(':')[0]), ['✗ tensorflow', '✗ wasm', '✗ cpu']);
-  for (const line of report.get('engine')!) assert.match(line, /@tensorflow.*npm ci/);
+  assert.deepEqual((report.get('engine') ?? []).map((line) => line.split(':')[0]), ['✗ tensorflow', '✗ webgpu', '✗ wasm', '✗ cpu']);
+  for (const line of report.get('engine')!) assert.match(line, line.startsWith('✗ webgpu') ? /Vulkan|adapter/ : /@tensorflow.*npm ci/);
+  assert.equal(report.get('adapter'), undefined);
   assert.match(one(report, 'trains on'), /^nothing/);
   assert.doesNotMatch(err, /\n\s+at /);
 });

@@ -51,25 +51,36 @@ test('SLIMFIT_ENGINE chooses when no name is given, and an empty one asks for no
 
 test('an unknown engine is refused with the names there are, and says when it came from SLIMFIT_ENGINE', async () => {
   for (const name of ['gpu', 'toString', 'constructor'])
-    await assert.rejects(chooseEngine(name as EngineName), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(`'${name}'`) && /tensorflow, wasm, cpu/.test(e.message));
+    await assert.rejects(chooseEngine(name as EngineName), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(`'${name}'`) && /tensorflow, webgpu, wasm, cpu/.test(e.message));
   await under('gpu', () => assert.rejects(chooseEngine(), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('SLIMFIT_ENGINE')));
 });
 
-test('webgpu is unavailable in this version, by argument and by environment, and never replaced', async () => {
-  await assert.rejects(chooseEngine('webgpu'), EngineUnavailableError);
-  await under('webgpu', async () => {
-    await assert.rejects(chooseEngine(), EngineUnavailableError);
-    assert.equal((await engineChoice()).chosen, undefined);
-  });
+test('an engine that does not start is unavailable, by argument and by environment, and never replaced', async () => {
+  // No Vulkan, and on other systems no software adapter.
+  const before = { ...process.env };
+  Object.assign(process.env, { VK_DRIVER_FILES: '/nonexistent.json', VK_ICD_FILENAMES: '', SLIMFIT_WEBGPU_ADAPTER: 'software' });
+  try {
+    await assert.rejects(chooseEngine('webgpu'), (e: Error) => e instanceof EngineUnavailableError && /Vulkan|adapter/.test(e.message));
+    await under('webgpu', async () => {
+      await assert.rejects(chooseEngine(), EngineUnavailableError);
+      assert.equal((await engineChoice()).chosen, undefined);
+    });
+  } finally {
+    for (const name of ['VK_DRIVER_FILES', 'VK_ICD_FILENAMES', 'SLIMFIT_WEBGPU_ADAPTER']) {
+      if (before[name] === undefined) delete process.env[name];
+      else process.env[name] = before[name];
+    }
+  }
 });
 
-test('without a wish the best engine that starts is chosen, and each has its reason', async () => {
+test('without a wish the first engine on a GPU is chosen, else the first but webgpu, and each has its reason', async () => {
   const said = await under(undefined, async () => {
     const { chosen, reasons } = await engineChoice();
-    assert.deepEqual(reasons.map((r) => r.name), ['tensorflow', 'wasm', 'cpu']);
+    assert.deepEqual(reasons.map((r) => r.name), ['tensorflow', 'webgpu', 'wasm', 'cpu']);
     assert.ok(reasons.every((r) => r.why.length > 0));
     assert.equal(reasons[0].available, noTensorflow === false);
-    assert.equal(chosen, noTensorflow ? 'wasm' : 'tensorflow');
+    const gpu = reasons.find((r) => r.available && r.why.startsWith('GPU'));
+    assert.equal(chosen, gpu?.name ?? (noTensorflow ? 'wasm' : 'tensorflow'));
     assert.equal((await chooseEngine()).name, chosen);
   });
   if (!noTensorflow) assert.equal(said, '');

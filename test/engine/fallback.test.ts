@@ -12,6 +12,9 @@ loader._resolveFilename = function (request, ...rest) {
   return resolve.call(this, request, ...rest);
 };
 delete process.env.SLIMFIT_ENGINE;
+// Nor a GPU by WebGPU.
+process.env.VK_DRIVER_FILES = '/nonexistent.json';
+process.env.SLIMFIT_WEBGPU_ADAPTER = 'software';
 
 test('without TensorFlow the wasm engine takes over, and one line says so, what it costs and why', async () => {
   const write = process.stderr.write;

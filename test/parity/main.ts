@@ -1,15 +1,15 @@
-/** `npm run parity -- FOLDER`: replays golden values on every engine of this machine, one line of JSON per case; exit code 1 if any is not ok. */
+/** `npm run parity -- FOLDER [ENGINE …]`: replays golden values on every engine of this machine, or on those named, one line of JSON per case; exit code 1 if any is not ok. */
 import { replayFolder } from './replay';
 
-const folder = process.argv[2];
+const [folder, ...only] = process.argv.slice(2);
 if (!folder) {
-  process.stderr.write('usage: npm run --silent parity -- FOLDER\n');
+  process.stderr.write('usage: npm run --silent parity -- FOLDER [ENGINE …]\n');
   process.exit(2);
 }
 
 async function main(): Promise<void> {
   let bad = 0;
-  for await (const line of replayFolder(folder, (text) => process.stderr.write(`${text}\n`))) {
+  for await (const line of replayFolder(folder, (text) => process.stderr.write(`${text}\n`), only)) {
     process.stdout.write(`${JSON.stringify(line)}\n`);
     if (!line.ok) bad++;
   }

@@ -4,10 +4,11 @@ import { type GoldenModel, readGolden } from './golden';
 import { isImplemented, type ParityLine, replayModel } from './model';
 import { replayOps } from './ops';
 
-/** One line per file, case and engine. `note` is told what is left out and why. */
-export async function* replayFolder(folder: string, note: (text: string) => void): AsyncGenerator<ParityLine> {
+/** One line per file, case and engine. `note` is told what is left out and why. @param only names of engines, all by default */
+export async function* replayFolder(folder: string, note: (text: string) => void, only: readonly string[] = []): AsyncGenerator<ParityLine> {
   const files = await readGolden(folder);
   for (const { name, available, why } of (await engineChoice()).reasons) {
+    if (only.length > 0 && !only.includes(name)) continue;
     if (!available) {
       note(`engine ${name} left out: ${why}`);
       continue;
