@@ -17,6 +17,7 @@ import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatc
 import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
 import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
+import { blockBytesOf, TUNED_BLOCK_BYTES } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
@@ -49,6 +50,8 @@ export interface MemoryQuery {
   readonly frozenBiases?: boolean;
   /** As for the trainer; default: `relative-l2` in mode 'tuned', else `mean-relative`. */
   readonly magnitude?: UpdateMagnitude;
+  /** As for the trainer: most bytes of one temporary of attention or of the MLP; default: 64 MiB in mode 'tuned', else no limit. */
+  readonly blockBytes?: number;
   /** Whether dropout acts; default true. */
   readonly dropout?: boolean;
   readonly optimizer?: AdamWSettings;
@@ -191,7 +194,8 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   engine.resetPeak();
   const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
   const scheme = schemeOf(q.mode ?? 'paper');
-  const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0) : ForwardContext.deterministic(engine, scheme);
+  const blocks = { blockBytes: blockBytesOf(q.blockBytes, q.mode) };
+  const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, blocks) : ForwardContext.deterministic(engine, scheme, blocks);
   const out = model.forwardWithLoss(ctx, planned.batch(batchSize) as never);
   engine.free(out.logits.tensor);
   const activationBytes = ctx.tape.ledger.totalBytes;
@@ -248,7 +252,7 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'mode' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'mode' | 'frozenBiases' | 'freezeRate'>>;
 }
 
 /** Changes that make a step smaller, least harm first: each has those before it. */
@@ -256,6 +260,7 @@ function changesOf(q: FitQuery): MemoryFit['changes'][] {
   const scheme = schemeOf(q.mode ?? 'paper');
   const list: MemoryFit['changes'][] = [{}];
   const next = (change: MemoryFit['changes']) => list.push({ ...list[list.length - 1], ...change });
+  if (blockBytesOf(q.blockBytes, q.mode) > TUNED_BLOCK_BYTES) next({ blockBytes: TUNED_BLOCK_BYTES });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
@@ -264,7 +269,7 @@ function changesOf(q: FitQuery): MemoryFit['changes'][] {
 }
 
 /**
- * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: probabilities recomputed, then mode `tuned`, then frozen biases, then higher freeze rates.
+ * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks (which changes no number but by rounding), then probabilities recomputed, then mode `tuned`, then frozen biases, then higher freeze rates.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
 export function fitMemory(query: FitQuery): MemoryFit {
@@ -283,7 +288,7 @@ export function fitMemory(query: FitQuery): MemoryFit {
   }
   const { plan, changes } = smallest!;
   const { mode } = changes;
-  const words = [mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
+  const words = [changes.blockBytes && `blocks of ${formatBytes(changes.blockBytes)}`, mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
   const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
   throw new MemoryBudgetError(
     `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? 1}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,

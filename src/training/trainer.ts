@@ -14,6 +14,7 @@ import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
+import { blockBytesOf, checkBlockBytes } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
@@ -85,6 +86,11 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * moment; on other engines nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
    */
   readonly magnitude?: UpdateMagnitude;
+  /**
+   * Most bytes that one temporary of attention (scores, probabilities, their gradients: 4·B·A·T² each) or of the MLP (4·N·F each) may have; larger ones are computed block by block, forward and backward.
+   * What is kept for backward stays the same, and so do all numbers up to rounding. Default: 64 MiB in mode 'tuned', else Infinity: whole tensors.
+   */
+  readonly blockBytes?: number;
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
@@ -148,6 +154,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private readonly scheme: ActivationScheme;
   private readonly frozenBiases: boolean;
   private readonly magnitude: UpdateMagnitude;
+  private readonly blockBytes: number;
   private readonly schedule: Schedule;
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
@@ -172,6 +179,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
     const scheme = schemeOf(options.mode ?? 'paper');
+    if (options.blockBytes !== undefined) checkBlockBytes(options.blockBytes);
     if (options.magnitude !== undefined && !['mean-relative', 'relative-l2'].includes(options.magnitude))
       throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
@@ -185,6 +193,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
     this.scheme = scheme;
+    this.blockBytes = blockBytesOf(options.blockBytes, options.mode);
     this.magnitude = options.magnitude ?? (options.mode === 'tuned' ? 'relative-l2' : 'mean-relative');
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
@@ -341,7 +350,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    */
   async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false } = {}): Promise<Evaluation> {
     if (!data || data.size === 0) throw new InvalidArgumentError('nothing to evaluate: give evaluate() a data set, or the trainer an `evaluation`');
-    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint());
+    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint(), this.blockBytes);
     this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
     return evaluation;
   }
@@ -549,7 +558,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** The forward pass of a step under a scheme: equal draws of dropout however often it is made. */
-  private context(step: number, scheme = this.scheme, options: TapeOptions = {}): ForwardContext {
+  private context(step: number, scheme = this.scheme, tape: TapeOptions = {}): ForwardContext {
+    const options = { ...tape, blockBytes: this.blockBytes };
     return this.options.dropout === false
       ? ForwardContext.deterministic(this.engine, scheme, options)
       : ForwardContext.training(this.engine, scheme, this.seed, step, options);
@@ -666,6 +676,7 @@ export async function evaluate<Batch extends LabelledBatch>(
   batchSize: number,
   metrics?: (predictions: Predictions) => Readonly<Record<string, number>>,
   checkpoint: () => Promise<void> = async () => {},
+  blockBytes?: number,
 ): Promise<Evaluation> {
   const { engine } = model;
   let sum = 0;
@@ -674,7 +685,7 @@ export async function evaluate<Batch extends LabelledBatch>(
     sum += (await engine.read(out.loss.tensor))[0] * batch.batchSize;
     engine.free(out.loss.tensor);
     return out.logits;
-  });
+  }, blockBytes);
   return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
 }
 
@@ -690,6 +701,7 @@ async function forEachBatch<Batch extends LabelledBatch>(
   batchSize: number,
   checkpoint: () => Promise<void>,
   forward: (ctx: ForwardContext, batch: Batch) => Promise<Variable>,
+  blockBytes?: number,
 ): Promise<Predictions> {
   const { engine } = model;
   const logits: Float32Array[] = [];
@@ -700,7 +712,7 @@ async function forEachBatch<Batch extends LabelledBatch>(
     await checkpoint();
     const batch = await data.batch(indicesFrom(begin));
     if (begin + batchSize < data.size) data.prefetch?.(indicesFrom(begin + batchSize));
-    const ctx = ForwardContext.evaluation(engine);
+    const ctx = ForwardContext.evaluation(engine, { blockBytes });
     try {
       const { tensor } = await forward(ctx, batch);
       logits.push((await engine.read(tensor)) as Float32Array);
