@@ -5,9 +5,11 @@ import { GRAMMAR_TASK } from '../data/embedded/grammarTask';
 import { GLUE_TASKS } from '../data/glue';
 import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
+import { checkBlockBytes } from '../nn/blocks';
 import type { FromRecipeOptions } from '../training/fromRecipe';
 import { type AugmentationName, type GlueRecipe, type Recipe, recipeNamed, recipes, RECIPES } from '../training/recipes';
 import { type ActivationMode, SCHEMES } from '../tape/scheme';
+import { parseBytes } from '../units';
 
 const TASKS = [...Object.keys(GLUE_TASKS), GRAMMAR_TASK.name, 'squad', 'cifar10', 'cifar100', 'images'];
 
@@ -29,6 +31,7 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --freeze-rate F         share of the layers frozen in a step, in [0, 1)
   --mode NAME             paper, exact or tuned: how activations are kept; default paper
   --frozen-biases         biases train only with their layer: nothing is kept below the lowest layer that trains; in mode tuned always
+  --block-bytes BYTES     such as 64MiB: larger temporaries of attention and MLP are computed in blocks; default 64MiB in mode tuned, else no limit
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step
@@ -62,6 +65,7 @@ const OPTIONS = {
   'freeze-rate': { type: 'string' },
   mode: { type: 'string', default: 'paper' },
   'frozen-biases': { type: 'boolean' },
+  'block-bytes': { type: 'string' },
   epochs: { type: 'string' },
   steps: { type: 'string' },
   'batch-size': { type: 'string' },
@@ -85,6 +89,7 @@ export interface TrainRequest {
   readonly options: FromRecipeOptions;
   readonly mode: ActivationMode;
   readonly frozenBiases: boolean;
+  readonly blockBytes: number | undefined;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -145,6 +150,8 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
     optimizer: { ...base.optimizer, ...defined({ weightDecay }) },
   } as Recipe;
+  const blockBytes = values['block-bytes'] === undefined ? undefined : parseBytes(values['block-bytes']);
+  if (blockBytes !== undefined) checkBlockBytes(blockBytes);
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
   const options: FromRecipeOptions = {
     ...defined({
@@ -157,9 +164,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'] }) },
+    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], blockBytes }) },
   };
-  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** Without the fields that are undefined. */

@@ -256,11 +256,11 @@ export interface MemoryFit {
 }
 
 /** Changes that make a step smaller, least harm first: each has those before it. */
-function changesOf(q: FitQuery): MemoryFit['changes'][] {
+function changesOf(q: FitQuery, blocksHelp: boolean): MemoryFit['changes'][] {
   const scheme = schemeOf(q.mode ?? 'paper');
   const list: MemoryFit['changes'][] = [{}];
   const next = (change: MemoryFit['changes']) => list.push({ ...list[list.length - 1], ...change });
-  if (blockBytesOf(q.blockBytes, q.mode) > TUNED_BLOCK_BYTES) next({ blockBytes: TUNED_BLOCK_BYTES });
+  if (blocksHelp) next({ blockBytes: TUNED_BLOCK_BYTES });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
@@ -281,8 +281,10 @@ export function fitMemory(query: FitQuery): MemoryFit {
     if (plan) return { plan, changes: {} };
   }
   let smallest: MemoryFit | undefined;
-  for (const changes of changesOf(query)) {
-    const plan = planMemory({ ...rest, ...changes, batchSize: batchSize ?? 1 });
+  const planOf = (changes: MemoryFit['changes']) => planMemory({ ...rest, ...changes, batchSize: batchSize ?? 1 });
+  const blocksHelp = blockBytesOf(query.blockBytes, query.mode) > TUNED_BLOCK_BYTES && planOf({ blockBytes: TUNED_BLOCK_BYTES }).peakBytes < planOf({}).peakBytes;
+  for (const changes of changesOf(query, blocksHelp)) {
+    const plan = planOf(changes);
     if (batchSize !== undefined && plan.peakBytes <= budget) return { plan, changes };
     if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
   }
