@@ -100,20 +100,22 @@ export class EncoderLayer {
     const { engine } = ctx;
     const { config: c } = this;
     const attended = engine.scope(() => {
-      const context = engine.scope(() =>
-        selfAttention(ctx, this.query.forward(ctx, x), this.key.forward(ctx, x), this.value.forward(ctx, x), {
-          name: this.attention,
-          heads: c.numAttentionHeads,
-          dropout: c.attentionProbsDropoutProb,
-          mask,
-        }),
-      );
-      const out = dropout(ctx, this.attentionOutput.forward(ctx, context), this.attentionOutputDropout);
-      return this.attentionNorm.forward(ctx, add(ctx, out, x));
+      const sum = engine.scope(() => {
+        const context = engine.scope(() =>
+          selfAttention(ctx, this.query.forward(ctx, x), this.key.forward(ctx, x), this.value.forward(ctx, x), {
+            name: this.attention,
+            heads: c.numAttentionHeads,
+            dropout: c.attentionProbsDropoutProb,
+            mask,
+          }),
+        );
+        return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context), this.attentionOutputDropout), x);
+      });
+      return this.attentionNorm.forward(ctx, sum);
     });
     const y = engine.scope(() => {
-      const out = dropout(ctx, mlp(ctx, attended, { name: this.mlp, up: this.up, down: this.down }), c.hiddenDropoutProb);
-      return this.outputNorm.forward(ctx, add(ctx, out, attended));
+      const sum = engine.scope(() => add(ctx, dropout(ctx, mlp(ctx, attended, { name: this.mlp, up: this.up, down: this.down }), c.hiddenDropoutProb), attended));
+      return this.outputNorm.forward(ctx, sum);
     });
     engine.free(attended.tensor);
     return y;

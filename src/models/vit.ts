@@ -101,8 +101,11 @@ class ViTLayer {
     const { config: c } = this;
     const attended = engine.scope(() => {
       const context = engine.scope(() => {
-        const h = this.before.forward(ctx, x);
-        return selfAttention(ctx, this.query.forward(ctx, h), this.key.forward(ctx, h), this.value.forward(ctx, h), {
+        const [q, k, v] = engine.scope(() => {
+          const h = this.before.forward(ctx, x);
+          return [this.query, this.key, this.value].map((projection) => projection.forward(ctx, h));
+        });
+        return selfAttention(ctx, q, k, v, {
           name: `${this.name}.attention.attention`,
           heads: c.numAttentionHeads,
           dropout: c.attentionProbsDropoutProb,

@@ -669,7 +669,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 }
 
-/** Loss and metrics of a model over a data set, in order, without dropout. */
+/** Loss and metrics of a model over a data set, in order, without dropout. @param blockBytes as of the trainer's options; default: whole tensors */
 export async function evaluate<Batch extends LabelledBatch>(
   model: Model<Batch>,
   data: BatchSource<Batch>,
