@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import type { Kernels } from '../engine/shapeEngine';
 import { InvalidArgumentError } from '../errors';
 import { readConfig } from '../hub/folder';
-import { fitMemory, type MemoryFit, type MemoryPlan, planMemory } from '../memory/planner';
+import { fitMemory, type MemoryFit, type MemoryPlan, momentsInWords, planMemory } from '../memory/planner';
 import { blockBytesOf } from '../nn/blocks';
 import { memoryQuery } from '../training/recipePlan';
 import { formatBytes, parseBytes } from '../units';
@@ -53,6 +53,7 @@ function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnTyp
   const mode = changes.mode ?? query.mode ?? 'paper';
   const frozenBiases = changes.frozenBiases ?? query.frozenBiases;
   const blockBytes = blockBytesOf(changes.blockBytes ?? query.blockBytes, mode);
+  const optimizer = changes.optimizer ?? query.optimizer ?? {};
   const changed = Object.keys(changes).length > 0 ? ' (changed to fit)' : '';
   const rows: readonly (readonly [string, string])[] = [
     ['task', title],
@@ -61,7 +62,7 @@ function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnTyp
     ['mode', `${typeof mode === 'string' ? mode : mode.name}${frozenBiases ? ', biases freeze with their layer' : ''}`],
     ['freeze rate', `${changes.freezeRate ?? query.freezeRate}: ${p.layers - p.trains.length} of ${p.layers} layers frozen, here those that leave the costliest to train`],
     ['weights', formatBytes(p.weightBytes)],
-    ['optimizer moments', `${formatBytes(p.momentBytes)} once every layer has trained`],
+    ['optimizer moments', `${formatBytes(p.momentBytes)} ${(optimizer.idleMoments ?? 'keep') === 'keep' ? 'once every layer has trained' : 'at most'}: ${momentsInWords(optimizer)}`],
     ['kept for backward', formatBytes(p.activationBytes)],
     ['gradients, temporaries', `${formatBytes(p.temporaryBytes)} at the peak, of gradients at most ${formatBytes(p.gradientBytes)} at a time`],
     ...(blockBytes < Infinity ? [['temporaries', `of attention and MLP in blocks of ${formatBytes(blockBytes)}`] as const] : []),

@@ -20,6 +20,7 @@ import { imageClassificationSpecs, ViTForImageClassification } from '../models/v
 import { blockBytesOf, TUNED_BLOCK_BYTES } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
+import { momentBytes } from '../optim/eightBit';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import { formatBytes } from '../units';
 import { bertActivations } from './activationBytes';
@@ -36,8 +37,8 @@ export interface MemoryQuery {
   /** Height and width of the images; default: the config's. */
   readonly imageSize?: number;
   /**
-   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costlier of two choices, to train the layers that keep most, or
-   * the largest, the lowest and then those. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried); of tiny models some had, by up to 4 %.
+   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costlier of two choices, to train the layers that keep most
+   * (activations, and moments where these come and go with the layers), or the largest, the lowest and then those. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried); of tiny models some had, by up to 4 %.
    */
   readonly freezeRate?: number;
   /** The frozen layers themselves, by name, instead of a rate. */
@@ -54,8 +55,12 @@ export interface MemoryQuery {
   readonly blockBytes?: number;
   /** Whether dropout acts; default true. */
   readonly dropout?: boolean;
+  /** As for the trainer; says how many bytes a moment has, and whether moments of frozen layers are on the device. */
   readonly optimizer?: AdamWSettings;
-  /** Moments of every parameter, as inter-layer scheduling has them once each layer has trained (default), or of those that train now, as a fixed set has them. */
+  /**
+   * Moments of every parameter, as inter-layer scheduling has them once each layer has trained, or of those that train now, as a fixed set has them. Default: of what trains, if `optimizer.idleMoments` says
+   * that others leave at once; else of every parameter, which is an upper bound where they leave after `idleAfter` steps.
+   */
   readonly moments?: 'every parameter' | 'what trains';
   /** Whose temporaries count; default `fused`, TensorFlow on a CPU. On a GPU `tensorflow`, on the wasm and cpu engines `composed`. */
   readonly kernels?: Kernels;
@@ -144,8 +149,13 @@ const sumBytes = (kept: readonly PlannedActivation[]): number => kept.reduce((s,
 /** Batch at which layers are compared: what they keep grows with it, so which keep most does not change. */
 const COMPARED_AT = 8;
 
-/** Sets of layers that train: the one asked for, or the candidates for the costliest. */
-function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned): readonly ReadonlySet<string>[] {
+/** Whose moments are on the device. */
+function momentsOf({ moments, optimizer: { idleMoments = 'keep', idleAfter = 0 } = {} }: Pick<MemoryQuery, 'moments' | 'optimizer'>): NonNullable<MemoryQuery['moments']> {
+  return moments ?? (idleMoments !== 'keep' && idleAfter === 0 ? 'what trains' : 'every parameter');
+}
+
+/** Sets of layers that train: the one asked for, or the candidates for the costliest. Moments count where they come and go with the layers; which set is the costliest then depends on the batch. */
+function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned, batchSize: number): readonly ReadonlySet<string>[] {
   const names = layers.map((l) => l.name);
   if (q.frozen) {
     const unknown = q.frozen.find((n) => !names.includes(n));
@@ -157,7 +167,8 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
   const count = names.length - Math.floor(freezeRate * names.length);
   if (count === names.length) return [new Set(names)];
   const isLayer = new Set(names);
-  const bytesOf = (set: ReadonlySet<string>) => sumBytes(kept(COMPARED_AT, { trains: (n) => !isLayer.has(n) || set.has(n), frozenBiases }));
+  const comesAndGoes = new Map(momentsOf(q) === 'what trains' ? layers.map((l) => [l.name, momentBytes(l.parameters, q.optimizer?.moments)]) : []);
+  const bytesOf = (set: ReadonlySet<string>) => [...set].reduce((s, n) => s + (comesAndGoes.get(n) ?? 0), sumBytes(kept(batchSize, { trains: (n) => !isLayer.has(n) || set.has(n), frozenBiases })));
   const grown = (start: readonly string[]): Set<string> => {
     const set = new Set(start.slice(0, count));
     while (set.size < count) {
@@ -179,7 +190,7 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
 
 /** One training step without values, as `SlimFitTrainer.step` runs it. */
 function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>): MemoryPlan {
-  const { batchSize, dropout = true, moments = 'every parameter', magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
+  const { batchSize, dropout = true, magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
   const engine = new ShapeEngine(q.kernels);
   const none = new Float32Array(0);
   const model = planned.make(engine, new Map(planned.specs.map(({ name, shape }) => [name, { shape, data: none }])));
@@ -189,7 +200,7 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
     const decides = frozenBiases ? weightOfBias(p.name) : p.name;
     p.trains = !isLayer.has(decides) || trained.has(decides);
     // An update of zero makes the moments.
-    if (p.trains || moments === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
+    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
   }
   engine.resetPeak();
   const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
@@ -223,10 +234,16 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
 /** Plans steps of one model for batches of any size. */
 function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
   const planned = plannedOf(q);
-  const sets = trainingSets(q, planned);
+  const sets = new Map<number, readonly ReadonlySet<string>[]>();
+  const setsFor = (batchSize: number) => {
+    // The nearest power of two will do, and spares a search its time.
+    const at = momentsOf(q) === 'what trains' ? 2 ** Math.round(Math.log2(batchSize)) : COMPARED_AT;
+    if (!sets.has(at)) sets.set(at, trainingSets(q, planned, at));
+    return sets.get(at)!;
+  };
   return (batchSize) => {
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
-    return sets.map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    return setsFor(batchSize).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
   };
 }
 
@@ -252,7 +269,7 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'mode' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
 }
 
 /** Changes that make a step smaller, least harm first: each has those before it. */
@@ -262,6 +279,9 @@ function changesOf(q: FitQuery, blocksHelp: boolean): MemoryFit['changes'][] {
   const next = (change: MemoryFit['changes']) => list.push({ ...list[list.length - 1], ...change });
   if (blocksHelp) next({ blockBytes: TUNED_BLOCK_BYTES });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
+  // On a CPU the host's memory is the device's.
+  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') next({ optimizer: { ...q.optimizer, idleMoments: 'host' } });
+  if (q.optimizer?.moments !== '8-bit') next({ optimizer: { ...q.optimizer, ...list[list.length - 1].optimizer, moments: '8-bit' } });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
   if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
@@ -269,7 +289,8 @@ function changesOf(q: FitQuery, blocksHelp: boolean): MemoryFit['changes'][] {
 }
 
 /**
- * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks (which changes no number but by rounding), then probabilities recomputed, then mode `tuned`, then frozen biases, then higher freeze rates.
+ * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks (which changes no number but by rounding), then probabilities recomputed, then
+ * (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
 export function fitMemory(query: FitQuery): MemoryFit {
@@ -289,13 +310,25 @@ export function fitMemory(query: FitQuery): MemoryFit {
     if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
   }
   const { plan, changes } = smallest!;
-  const { mode } = changes;
-  const words = [changes.blockBytes && `blocks of ${formatBytes(changes.blockBytes)}`, mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
+  const { mode, optimizer, blockBytes } = changes;
+  const words = [
+    blockBytes && `blocks of ${formatBytes(blockBytes)}`,
+    mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`,
+    optimizer && momentsInWords(optimizer),
+    changes.frozenBiases && 'frozen biases',
+    changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`,
+  ].filter(Boolean);
   const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
   throw new MemoryBudgetError(
     `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? 1}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,
     plan.peakBytes,
   );
+}
+
+/** Where moments are and in which form, for people: 'float32', '8-bit, those of frozen layers on the host'. */
+export function momentsInWords({ moments = 'float32', idleMoments = 'keep', idleAfter = 0 }: AdamWSettings): string {
+  const idle = idleMoments === 'keep' ? '' : `, those of frozen layers ${idleMoments === 'host' ? 'on the host' : 'released'}${idleAfter > 0 ? ` after ${idleAfter} steps` : ''}`;
+  return `${moments} moments${idle}`;
 }
 
 /** The plan of the largest batch that fits; the peak grows with the batch, so doubling and then halving the gap finds it. */
