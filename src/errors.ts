@@ -33,7 +33,10 @@ export type SlimFitErrorCode =
   | 'offline'
   | 'unsafe-file-name'
   | 'parquet-corrupt'
-  | 'memory-budget';
+  | 'memory-budget'
+  | 'study-changed'
+  | 'study-file'
+  | 'study-run';
 
 /** Base of every error that SlimFit throws on purpose. */
 export class SlimFitError extends Error {
@@ -302,5 +305,39 @@ export class MemoryBudgetError extends SlimFitError {
     options?: ErrorOptions,
   ) {
     super('memory-budget', message, options);
+  }
+}
+
+/** A folder holds results of a study whose task, settings or steps are others. Nothing was changed. */
+export class StudyChangedError extends SlimFitError {
+  constructor(
+    message: string,
+    /** What differs: 'trainer.learningRate: 0.001 → 0.0005', … */
+    readonly changes: readonly string[],
+  ) {
+    super('study-changed', message);
+  }
+}
+
+/** The definition of a study cannot be read. Nothing was changed. */
+export class StudyFileError extends SlimFitError {
+  constructor(
+    readonly file: string,
+    readonly reason: string,
+    options?: ErrorOptions,
+  ) {
+    super('study-file', `${file}: ${reason}`, options);
+  }
+}
+
+/** Runs of a study failed; those that did not are kept. `cause` is the error of the first. */
+export class StudyRunError extends SlimFitError {
+  constructor(
+    message: string,
+    /** The runs that failed, in words, and why. */
+    readonly failures: readonly { readonly run: string; readonly reason: string }[],
+    options?: ErrorOptions,
+  ) {
+    super('study-run', message, options);
   }
 }

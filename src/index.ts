@@ -63,6 +63,8 @@ export { CkaFreezing, linearCka, type CkaFreezingOptions } from './freezing/ckaF
 export { MemoryBudget, type MemoryBudgetOptions } from './freezing/memoryBudget';
 export { KnapsackFreezing, type KnapsackFreezingOptions } from './freezing/knapsackFreezing';
 export { groupsOf, type Granularity, type LayerGroup } from './freezing/blocks';
+export type { BudgetOptions } from './freezing/budget';
+export { policyOf, POLICIES, POLICY_NAMES, type PolicyEntry, type PolicyName, type PolicyOptions, type RandomPolicyOptions } from './freezing/policies';
 
 // Training.
 export { evaluate, predict, SlimFitTrainer } from './training/trainer';
@@ -73,6 +75,22 @@ export { planRecipe, type RecipePlan } from './training/recipePlan';
 export type { CheckpointOptions } from './training/checkpoints';
 export { listCheckpoints, type CheckpointManifest, type StoredCheckpoint } from './training/checkpointFolder';
 export type { StepRecord } from './training/stepRecord';
+export { loadStudy, study, type StudyOptions, type StudyProgress, type StudyRunOptions } from './training/study';
+export type {
+  NamedStudyPolicy,
+  OwnStudyPolicy,
+  OwnStudyTask,
+  RecipeStudyTask,
+  StudyDefinition,
+  StudyJob,
+  StudyParts,
+  StudyPolicy,
+  StudyPolicyRun,
+  StudySeed,
+  StudySettings,
+  StudyTask,
+} from './training/studyDefinition';
+export type { StudyResult } from './training/studyFolder';
 export { GradientComparison, type GradientError } from './training/gradients';
 export { History, type HistoryHead, type HistoryParts, type StepField, type StoredHistory } from './training/history';
 export type { ColumnValues, StoredColumn } from './training/columns';
@@ -130,6 +148,8 @@ export { encodingErrorFigure, gradientErrorFigure } from './inspect/healthFigure
 export { lossFigure, metricsFigure, throughputFigure } from './inspect/runFigures';
 export { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable } from './inspect/tables';
 export { compare, RunComparison } from './inspect/compare';
+export { studyFigure, type StudyMemory } from './inspect/studyFigure';
+export { StudyResults, studyRunsTable, studyTable, type StudyRun } from './inspect/studyResults';
 export { formatBytes } from './units';
 export { modelPart, shortLayerName } from './inspect/layerNames';
 export { Summary } from './inspect/summary';

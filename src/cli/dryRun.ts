@@ -7,11 +7,11 @@ import { planRecipe, type RecipePlan } from '../training/recipePlan';
 import type { TrainRequest } from './trainOptions';
 
 /** The lines of a plan, of equal width up to their values. */
-export function dryRun({ recipe, options, mode, frozenBiases, steps }: TrainRequest): string {
+export function dryRun({ recipe, options, mode, policy, steps }: TrainRequest): string {
   const { model = recipe.checkpoint } = options;
   const known = existsSync(model) ? readConfig(model) : recipe.architecture;
   const trainExamples = Math.min(recipe.trainExamples, options.maxTrainSamples ?? Infinity);
-  const plan = planRecipe(recipe, { architecture: known, trainExamples, mode, frozenBiases });
+  const plan = planRecipe(recipe, { architecture: known, trainExamples, mode, frozenBiases: options.trainer?.frozenBiases, policy: options.trainer?.policy });
   const rows: readonly (readonly [string, string])[] = [
     [recipe.kind === 'image' ? 'images' : 'task', `${recipe.name} (${recipe.source})`],
     ['checkpoint', `${model}${options.fromScratch ? ', weights drawn afresh' : ''}`],
@@ -21,9 +21,10 @@ export function dryRun({ recipe, options, mode, frozenBiases, steps }: TrainRequ
     ['batch', `${recipe.batchSize} × ${recipe.kind === 'image' ? `${recipe.imageSize}×${recipe.imageSize} pixels, augmentation ${recipe.augmentation}` : `${recipe.maxLength} tokens`}${recipe.kind === 'squad' ? `, windows ${recipe.docStride} tokens apart` : ''}`],
     ['learning rate', `${recipe.learningRate.toExponential()}, ${typeof recipe.schedule === 'string' ? recipe.schedule : 'a function of the step'}`],
     ['optimizer', optimizerText(recipe.optimizer)],
-    ['freeze rate', `${recipe.freezeRate}: ${plan.frozenLayers} of ${plan.layers} layers frozen in a step, ${plan.layers - plan.frozenLayers} train${recipe.alwaysTrain.length > 0 ? `; ${recipe.alwaysTrain.join(', ')} always trains` : ''}`],
+    ...(policy ? [['policy', [policy.name, ...Object.entries(policy.options).map(([k, v]) => `${k} ${v}`)].join(', ')] as const] : []),
+    [policy ? 'first step' : 'freeze rate', `${policy ? '' : `${recipe.freezeRate}: `}${plan.frozenLayers} of ${plan.layers} layers frozen${policy ? '' : ' in a step'}, ${plan.layers - plan.frozenLayers} train${recipe.alwaysTrain.length > 0 ? `; ${recipe.alwaysTrain.join(', ')} always trains` : ''}`],
     ['seed', String(recipe.seed)],
-    ['mode', `${mode}${frozenBiases ? ', biases freeze with their layer' : ''}`],
+    ['mode', `${mode}${plan.frozenBiases ? ', biases freeze with their layer' : ''}`],
     ['weights', `${formatBytes(plan.weightBytes)} (${(plan.parameters / 1e6).toFixed(1)} M)`],
     ['optimizer moments', `${formatBytes(plan.momentBytes)} once every layer has trained: ${momentsInWords(recipe.optimizer)}`],
     ['kept for backward', `${formatBytes(plan.activationBytes)} in the first step; plain fine-tuning ${formatBytes(plan.fullActivationBytes)}, ${(plan.fullActivationBytes / plan.activationBytes).toFixed(2)} times as much`],

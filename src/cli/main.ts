@@ -8,6 +8,7 @@ const USAGE = `slimfit ${version}: fine-tune transformers with layer freezing
   slimfit doctor                                what this machine trains on, and why
   slimfit lab [ARGS…]                           open JupyterLab with the SlimFit kernel
   slimfit train --model DIR --task NAME …       fine-tune without a notebook (slimfit train --help)
+  slimfit study init|run|list|status|table|figure FOLDER …   policies, freeze rates and seeds beside each other (slimfit study --help)
   slimfit plan --recipe NAME [--budget BYTES]   the memory of a training step, and what fits (slimfit plan --help)
   slimfit kernel install|uninstall|list [--user | --prefix DIR | --sys-prefix]
 `;
@@ -24,6 +25,8 @@ async function main(argv: readonly string[]): Promise<number> {
       return (await import('./project')).lab(args);
     case 'train':
       return (await import('./train')).train(args);
+    case 'study':
+      return (await import('./study')).study(args);
     case 'plan':
       return (await import('./plan')).plan(args);
     case 'kernel':

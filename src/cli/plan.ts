@@ -29,6 +29,7 @@ export function planText(argv: readonly string[]): string {
   const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
   const request = parseTrain([...rest, '--dry-run'])!;
   const { recipe, options, mode, frozenBiases, blockBytes } = request;
+  if (request.policy) throw new InvalidArgumentError('slimfit plan plans inter-layer scheduling only: of another --policy, `slimfit train --dry-run` tells the bytes of the first step');
   const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
   const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes }), kernels };
   if (budgetText === undefined) return report(`${recipe.name} (${recipe.source})`, { plan: planMemory(query), changes: {} }, query);

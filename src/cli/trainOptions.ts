@@ -5,6 +5,7 @@ import { GRAMMAR_TASK } from '../data/embedded/grammarTask';
 import { GLUE_TASKS } from '../data/glue';
 import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
+import { parsePolicyOptions, POLICIES, POLICY_NAMES, policyEntry, type PolicyName, policyOf, type PolicySettings } from '../freezing/policies';
 import { checkBlockBytes } from '../nn/blocks';
 import type { FromRecipeOptions } from '../training/fromRecipe';
 import { type AugmentationName, type GlueRecipe, type Recipe, recipeNamed, recipes, RECIPES } from '../training/recipes';
@@ -29,6 +30,9 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --offline               use only what the hub's cache has
 
   --freeze-rate F         share of the layers frozen in a step, in [0, 1)
+  --policy NAME           which layers rest: ${POLICY_NAMES.join(', ')}; default ils.
+                          --freeze-rate is for ${POLICY_NAMES.filter((n) => POLICIES[n].hasRate).join(', ')}: of random the share of the blocks, of the last two of the bytes that training adds
+  --policy-option K=V     an option of the policy, such as intervalSteps=10 or budgetBytes=2GiB; may be given several times
   --mode NAME             paper, exact or tuned: how activations are kept; default paper
   --frozen-biases         biases train only with their layer: nothing is kept below the lowest layer that trains; in mode tuned always
   --block-bytes BYTES     such as 64MiB: larger temporaries of attention and MLP are computed in blocks; default 64MiB in mode tuned, else no limit
@@ -69,6 +73,8 @@ const OPTIONS = {
   'max-eval-samples': { type: 'string' },
   offline: { type: 'boolean' },
   'freeze-rate': { type: 'string' },
+  policy: { type: 'string' },
+  'policy-option': { type: 'string', multiple: true },
   mode: { type: 'string', default: 'paper' },
   'frozen-biases': { type: 'boolean' },
   'block-bytes': { type: 'string' },
@@ -100,6 +106,8 @@ export interface TrainRequest {
   readonly recipe: Recipe;
   readonly options: FromRecipeOptions;
   readonly mode: ActivationMode;
+  /** Undefined where none was named: inter-layer scheduling at the recipe's rate. */
+  readonly policy: { readonly name: PolicyName; readonly options: PolicySettings } | undefined;
   readonly frozenBiases: boolean;
   readonly blockBytes: number | undefined;
   readonly dryRun: boolean;
@@ -167,6 +175,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   } as Recipe;
   const blockBytes = values['block-bytes'] === undefined ? undefined : parseBytes(values['block-bytes']);
   if (blockBytes !== undefined) checkBlockBytes(blockBytes);
+  const policy = policyAsked(values.policy, values['policy-option'], freezeRate, base);
   const saveSteps = count('save-steps');
   const saveTotalLimit = count('save-total-limit');
   const metricForBestModel = values['metric-for-best-model'];
@@ -184,9 +193,23 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], blockBytes, checkpoints }) },
+    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
   };
-  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+}
+
+/** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */
+function policyAsked(name: string | undefined, texts: readonly string[] | undefined, freezeRate: number | undefined, recipe: Recipe): TrainRequest['policy'] {
+  if (name === undefined) {
+    if (texts) throw new InvalidArgumentError('--policy-option has a meaning with --policy only');
+    return undefined;
+  }
+  const { hasRate, insteadOfRate } = policyEntry(name);
+  const options = parsePolicyOptions(name, texts ?? []);
+  if (!hasRate && freezeRate !== undefined) throw new InvalidArgumentError(`the policy ${name} has no freeze rate: leave --freeze-rate out`);
+  const said = ['freezeRate', insteadOfRate].find((o) => o !== undefined && options[o] !== undefined);
+  if (said !== undefined && freezeRate !== undefined) throw new InvalidArgumentError(`--freeze-rate and --policy-option ${said}=… say the same of the policy ${name}: give one of them`);
+  return { name: name as PolicyName, options: hasRate && said === undefined ? { freezeRate: freezeRate ?? recipe.freezeRate, ...options } : options };
 }
 
 /** Without the fields that are undefined. */

@@ -5,17 +5,14 @@
  * that each gets a value. Where the trainer freezes biases too, the bytes of a step are no sum over its layers, but of the lowest that trains: the choice is then a good one, not the best, and keeps to the budget.
  */
 import { Random } from '../random';
-import { formatBytes } from '../units';
-import { addWhileFitting, checkBudget, leastBytes, others } from './budget';
+import { addWhileFitting, type BudgetOptions, budgetOf, budgetText, checkBudget, others } from './budget';
 import { type KnapsackGroup, solveKnapsack } from './knapsack';
 import type { FreezableLayer } from './layer';
 import type { KeptBytes, PolicyState, StepObservation } from './policy';
 import { numbersOf, textOf, TrackingPolicy } from './tracking';
 
 /** Options of the knapsack of layers. */
-export interface KnapsackFreezingOptions {
-  /** Most bytes that a step may keep between forward and backward (the record's `activationBytes`). */
-  readonly budgetBytes: number;
+export interface KnapsackFreezingOptions extends BudgetOptions {
   /** Of the order in which layers that have not trained yet come first. Default 43. */
   readonly seed?: number;
 }
@@ -49,21 +46,21 @@ export class KnapsackFreezing extends TrackingPolicy {
   readonly name = 'knapsack';
   readonly label: string;
   readonly wantsGradientNorms = true;
-  private readonly budgetBytes: number;
+  private readonly budget: BudgetOptions;
   /** ‖g‖₂ of the last step in which each layer trained; NaN before. */
   private norms: Float64Array;
   /** In [0, 1): orders the layers that have not trained yet. */
   private readonly draws: Float64Array;
 
-  /** @throws InvalidArgumentError unless the budget is positive */
-  constructor(layers: readonly FreezableLayer[], { budgetBytes, seed = 43 }: KnapsackFreezingOptions) {
+  /** @throws InvalidArgumentError unless there is a positive budget or a freeze rate */
+  constructor(layers: readonly FreezableLayer[], { budgetBytes, freezeRate, seed = 43 }: KnapsackFreezingOptions) {
     super(layers);
-    checkBudget(budgetBytes);
-    this.budgetBytes = budgetBytes;
+    this.budget = { budgetBytes, freezeRate };
+    checkBudget(this.budget);
     this.norms = new Float64Array(layers.length).fill(NaN);
     const random = new Random(seed);
     this.draws = Float64Array.from(layers, () => random.uniform());
-    this.label = `knapsack of ${formatBytes(budgetBytes)}`;
+    this.label = `knapsack of ${budgetText(this.budget)}`;
   }
 
   /** Expected progress of each layer, by index: √n·‖g‖₂; of one that has not trained yet, more than that of all others together. */
@@ -74,16 +71,16 @@ export class KnapsackFreezing extends TrackingPolicy {
   }
 
   /** @throws InvalidArgumentError when the budget does not even cover a step in which no layer trains */
-  select(_step: number, keeps?: KeptBytes): readonly number[] {
-    const { budgetBytes, values, layers } = this;
-    leastBytes(keeps, budgetBytes);
+  select(_step: number, known?: KeptBytes): readonly number[] {
+    const { values, layers } = this;
+    const { keeps, budget } = budgetOf(this.budget, layers, known);
     const { groups, free } = trainingCosts(layers.length, keeps, (l) => values[l]);
     const trained = new Set(free);
-    const chosen = solveKnapsack(groups, budgetBytes - keeps(trained));
+    const chosen = solveKnapsack(groups, budget - keeps(trained));
     const byValue = (of: Iterable<number>) => [...of].sort((a, b) => values[b] - values[a] || a - b);
     // What the sums said, as far as the bytes of a step are such sums (they are where biases always train); then what fits beside the choice: a key beside a query, and, where bytes are no sum, more.
-    addWhileFitting(trained, byValue(chosen), keeps, budgetBytes);
-    addWhileFitting(trained, byValue(layers.keys()), keeps, budgetBytes);
+    addWhileFitting(trained, byValue(chosen), keeps, budget);
+    addWhileFitting(trained, byValue(layers.keys()), keeps, budget);
     return others(layers, trained);
   }
 

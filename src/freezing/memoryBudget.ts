@@ -3,16 +3,13 @@
  * bytes. Layers are tried from the largest magnitude down; one that does not fit is passed over for the next. Magnitudes and their initial draw are those of inter-layer scheduling.
  * Where the trainer freezes biases too, a layer's bytes are also those of reaching it: all that is kept from there up.
  */
-import { formatBytes } from '../units';
-import { addWhileFitting, checkBudget, leastBytes, others } from './budget';
+import { addWhileFitting, type BudgetOptions, budgetOf, budgetText, checkBudget, others } from './budget';
 import { byMagnitude, InterLayerScheduling } from './ils';
 import type { FreezableLayer } from './layer';
 import type { FreezePolicy, KeptBytes, PolicyState } from './policy';
 
 /** Options of inter-layer scheduling under a budget. */
-export interface MemoryBudgetOptions {
-  /** Most bytes that a step may keep between forward and backward (the record's `activationBytes`). */
-  readonly budgetBytes: number;
+export interface MemoryBudgetOptions extends BudgetOptions {
   /** Seeds the initial distances. Default 43. */
   readonly seed?: number;
   /** Initial distances are uniform in [0, this). Default 1e10. */
@@ -26,17 +23,17 @@ export class MemoryBudget implements FreezePolicy {
   readonly name = 'memory-budget';
   readonly label: string;
   private readonly scheduling: InterLayerScheduling;
-  private readonly budgetBytes: number;
+  private readonly budget: BudgetOptions;
 
-  /** @throws InvalidArgumentError unless the budget is positive */
+  /** @throws InvalidArgumentError unless there is a positive budget or a freeze rate */
   constructor(
     private readonly layers: readonly FreezableLayer[],
-    { budgetBytes, seed = 43, initialScale, initialMagnitudes }: MemoryBudgetOptions,
+    { budgetBytes, freezeRate, seed = 43, initialScale, initialMagnitudes }: MemoryBudgetOptions,
   ) {
-    checkBudget(budgetBytes);
-    this.budgetBytes = budgetBytes;
+    this.budget = { budgetBytes, freezeRate };
+    checkBudget(this.budget);
     this.scheduling = new InterLayerScheduling(layers, { freezeRate: 0, seed, initialScale, initialMagnitudes });
-    this.label = `largest magnitudes in ${formatBytes(budgetBytes)}`;
+    this.label = `largest magnitudes in ${budgetText(this.budget)}`;
   }
 
   get magnitudes(): Float64Array {
@@ -44,10 +41,10 @@ export class MemoryBudget implements FreezePolicy {
   }
 
   /** @throws InvalidArgumentError when the budget does not even cover a step in which no layer trains */
-  select(_step: number, keeps?: KeptBytes): readonly number[] {
-    leastBytes(keeps, this.budgetBytes);
+  select(_step: number, known?: KeptBytes): readonly number[] {
+    const { keeps, budget } = budgetOf(this.budget, this.layers, known);
     const trained = new Set<number>();
-    addWhileFitting(trained, byMagnitude(this.magnitudes).reverse(), keeps, this.budgetBytes);
+    addWhileFitting(trained, byMagnitude(this.magnitudes).reverse(), keeps, budget);
     return others(this.layers, trained);
   }
 

@@ -70,6 +70,8 @@ export interface PolicyRun {
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   readonly seed: number;
+  /** Range of the initial distances of inter-layer scheduling, where the run was given one (`initialMagnitudeScale`). */
+  readonly initialScale?: number;
 }
 
 /** Makes the policy of a run once the layers are known. */

@@ -5,12 +5,10 @@ import type { History } from '../training/history';
 import { columnMean, historyOf, layerNames, rowsHeight, type Run, stepColumns, stepLine, withLayerRows } from './axes';
 import { Figure } from './figure';
 import { modelPart } from './layerNames';
-import { baseLayout, COLOURS } from './palette';
+import { baseLayout, COLOURS, SERIES_COLOURS } from './palette';
 import { tableBundle } from './tableHtml';
 import type { Trace } from './staticSvg';
 import { MIB } from '../units';
-
-const PALETTE = [COLOURS.blue, COLOURS.vermilion, COLOURS.green, COLOURS.purple, COLOURS.orange, COLOURS.sky, COLOURS.grey];
 
 interface Named {
   readonly name: string;
@@ -30,7 +28,7 @@ export class RunComparison {
       const history = historyOf(run);
       const n = (used.get(history.name) ?? 0) + 1;
       used.set(history.name, n);
-      return { name: n === 1 ? history.name : `${history.name} (${n})`, history, color: PALETTE[i % PALETTE.length] };
+      return { name: n === 1 ? history.name : `${history.name} (${n})`, history, color: SERIES_COLOURS[i % SERIES_COLOURS.length] };
     });
   }
 

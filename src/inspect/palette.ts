@@ -11,6 +11,9 @@ export const COLOURS = {
   grey: '#8c8c8c',
 } as const;
 
+/** The colours in the order in which series of one figure take them: neighbours differ most. */
+export const SERIES_COLOURS: readonly string[] = [COLOURS.blue, COLOURS.vermilion, COLOURS.green, COLOURS.purple, COLOURS.orange, COLOURS.sky, COLOURS.grey];
+
 /** Cividis (Nuñez, Anderton and Renslow 2018): perceptually even, the same to most colour-blind readers. */
 export const CIVIDIS: readonly [number, string][] = [
   [0, '#00224e'],

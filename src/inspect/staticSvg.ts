@@ -72,7 +72,7 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
   legendRows.forEach((row, r) => {
     let at = WIDTH - 24 - row.reduce((w, t) => w + legendWidth(t), 0);
     for (const t of row) {
-      parts.push(`<rect x="${(at + 10).toFixed(1)}" y="${41 + LEGEND_ROW * r}" width="10" height="10" fill="${colourOf(t)}"/>`, label(String(t.name), at + 24, 50 + LEGEND_ROW * r, 'start'));
+      parts.push(symbolOf(t) ? markerAt(t, at + 15, 46 + LEGEND_ROW * r, 0) : `<rect x="${(at + 10).toFixed(1)}" y="${41 + LEGEND_ROW * r}" width="10" height="10" fill="${colourOf(t)}"/>`, label(String(t.name), at + 24, 50 + LEGEND_ROW * r, 'start'));
       at += legendWidth(t);
     }
   });
@@ -145,10 +145,13 @@ function valueExtent(traces: readonly Trace[], axis: 'x' | 'y', stacked: boolean
       }
       const total = bar && stacked ? (sums.get(keys?.[i]) ?? 0) + v : v;
       if (bar && stacked) sums.set(keys?.[i], total);
-      lo = Math.min(lo, bar ? 0 : total);
-      hi = Math.max(hi, total);
+      const error = errorOf(t, axis, i);
+      lo = Math.min(lo, bar ? 0 : total - error);
+      hi = Math.max(hi, total + error);
     });
   }
+  // Markers of their own form are large: none is to stand half outside.
+  if (lo < hi && traces.some(symbolOf)) return [lo - 0.05 * (hi - lo), hi + 0.05 * (hi - lo)];
   if (!(lo < hi)) return [Number.isFinite(lo) ? lo - 0.5 : 0, Number.isFinite(hi) ? hi + 0.5 : 1];
   return [lo, hi];
 }
@@ -202,10 +205,69 @@ function line(t: Trace, x: Axis, y: Axis): string {
     // A missing point, or one that a logarithmic axis cannot show, is a gap.
     if (!at.every(Number.isFinite)) return void runs.push([]);
     runs.at(-1)!.push(`${r(at[0])},${r(at[1])}`);
-    if (mode.includes('markers')) dots.push(`<circle cx="${r(at[0])}" cy="${r(at[1])}" r="2.5" fill="${colourOf(t, i)}"/>`);
+    dots.push(...errorBars(t, i, x, y));
+    if (mode.includes('markers')) dots.push(symbolOf(t) ? markerAt(t, at[0], at[1], i) : `<circle cx="${r(at[0])}" cy="${r(at[1])}" r="2.5" fill="${colourOf(t, i)}"/>`);
+    const text = mode.includes('text') ? (t.text as ArrayLike<string> | undefined)?.[i] : undefined;
+    if (text) dots.push(label(text, at[0] + 6, at[1] - 6, 'start'));
   });
-  const lines = mode.includes('lines') ? runs.filter((run) => run.length > 1).map((run) => `<polyline fill="none" stroke="${colour}" stroke-width="1.8" points="${run.join(' ')}"/>`) : [];
+  const { width = 1.8, dash = 'solid' } = symbolOf(t) ? ((t.line ?? {}) as { width?: number; dash?: string }) : {};
+  const dashes = DASHES[dash] ? ` stroke-dasharray="${DASHES[dash]}"` : '';
+  const lines = mode.includes('lines') ? runs.filter((run) => run.length > 1).map((run) => `<polyline fill="none" stroke="${colour}" stroke-width="${width}"${dashes} points="${run.join(' ')}"/>`) : [];
   return [...lines, ...dots].join('');
+}
+
+const DASHES: Readonly<Record<string, string>> = { dash: '7 4', dot: '2 3', dashdot: '7 3 2 3' };
+
+/** Form of a trace's markers, where it has one of its own. */
+function symbolOf(t: Trace): string | undefined {
+  const { symbol } = (t.marker ?? {}) as { symbol?: unknown };
+  return typeof symbol === 'string' && typeof t.mode === 'string' && t.mode.includes('markers') ? symbol : undefined;
+}
+
+/** Corners of Plotly's markers, in radii, y downwards. */
+const CORNERS: Readonly<Record<string, readonly (readonly [number, number])[]>> = {
+  square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
+  diamond: [[0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]],
+  'triangle-up': [[0, -1.1], [1.1, 0.8], [-1.1, 0.8]],
+  'triangle-down': [[0, 1.1], [1.1, -0.8], [-1.1, -0.8]],
+  cross: [[-0.4, -1.1], [0.4, -1.1], [0.4, -0.4], [1.1, -0.4], [1.1, 0.4], [0.4, 0.4], [0.4, 1.1], [-0.4, 1.1], [-0.4, 0.4], [-1.1, 0.4], [-1.1, -0.4], [-0.4, -0.4]],
+  x: [[0, -0.55], [0.55, -1.1], [1.1, -0.55], [0.55, 0], [1.1, 0.55], [0.55, 1.1], [0, 0.55], [-0.55, 1.1], [-1.1, 0.55], [-0.55, 0], [-1.1, -0.55], [-0.55, -1.1]],
+  star: Array.from({ length: 10 }, (_, i): [number, number] => [(i % 2 ? 0.55 : 1.3) * Math.sin((i * Math.PI) / 5), -(i % 2 ? 0.55 : 1.3) * Math.cos((i * Math.PI) / 5)]),
+};
+
+/** The marker of a trace's point, its middle at (x, y). */
+function markerAt(t: Trace, x: number, y: number, point: number): string {
+  const symbol = symbolOf(t)!;
+  const { size = 6 } = t.marker as { size?: number };
+  const colour = colourOf(t, point);
+  const paint = symbol.endsWith('-open') ? `fill="none" stroke="${colour}" stroke-width="1.5"` : `fill="${colour}"`;
+  const corners = CORNERS[symbol.replace(/-open$/, '')];
+  const radius = (typeof size === 'number' ? size : 6) / 2;
+  return corners ? `<polygon points="${corners.map(([dx, dy]) => `${r(x + dx * radius)},${r(y + dy * radius)}`).join(' ')}" ${paint}/>` : `<circle cx="${r(x)}" cy="${r(y)}" r="${r(radius)}" ${paint}/>`;
+}
+
+/** Half length of a point's error bar along an axis, in units of that axis; 0 for none. */
+function errorOf(t: Trace, axis: 'x' | 'y', point: number): number {
+  const { array, visible } = (t[`error_${axis}`] ?? {}) as { array?: ArrayLike<number>; visible?: boolean };
+  const e = visible === false ? undefined : array?.[point];
+  return typeof e === 'number' && Number.isFinite(e) ? e : 0;
+}
+
+/** Error bars of a point, with caps. */
+function errorBars(t: Trace, point: number, x: Axis, y: Axis): string[] {
+  const [px, py] = [(t.x as number[])[point], (t.y as number[])[point]];
+  const stroke = `stroke="${colourOf(t)}" stroke-width="1.2"`;
+  const [ex, ey] = [errorOf(t, 'x', point), errorOf(t, 'y', point)];
+  const out: string[] = [];
+  if (ex > 0) {
+    const [a, b, at] = [x.at(px - ex), x.at(px + ex), y.at(py)];
+    out.push(`<path d="M${r(a)} ${r(at)}H${r(b)}M${r(a)} ${r(at - 3)}V${r(at + 3)}M${r(b)} ${r(at - 3)}V${r(at + 3)}" ${stroke}/>`);
+  }
+  if (ey > 0) {
+    const [a, b, at] = [y.at(py - ey), y.at(py + ey), x.at(px)];
+    out.push(`<path d="M${r(at)} ${r(a)}V${r(b)}M${r(at - 3)} ${r(a)}H${r(at + 3)}M${r(at - 3)} ${r(b)}H${r(at + 3)}" ${stroke}/>`);
+  }
+  return out;
 }
 
 /** @param side which of how many bars beside each other */

@@ -1,5 +1,6 @@
 /** What a recipe would run, before anything is downloaded or computed: steps, layers, and bytes from the shapes of its checkpoint. */
 import { InterLayerScheduling } from '../freezing/ils';
+import type { FreezePolicy, PolicyFactory } from '../freezing/policy';
 import { parseTextConfig, type TextConfig } from '../hub/config';
 import { parseViTConfig, type ViTConfig } from '../hub/vitConfig';
 import { bertActivationBytes } from '../memory/activationBytes';
@@ -20,7 +21,7 @@ export interface RecipePlan {
   readonly trainExamples: number;
   readonly stepsPerEpoch: number;
   readonly totalSteps: number;
-  /** Freezable layers, and how many of them are frozen in every step. */
+  /** Freezable layers, and how many of them are frozen in the first step: with inter-layer scheduling in every step. */
   readonly layers: number;
   readonly frozenLayers: number;
   readonly parameters: number;
@@ -30,29 +31,47 @@ export interface RecipePlan {
   /** Kept between forward and backward in the first step: by this recipe, and by plain fine-tuning (everything trains, everything in float32). */
   readonly activationBytes: number;
   readonly fullActivationBytes: number;
+  /** Whether a bias trains only with its layer. */
+  readonly frozenBiases: boolean;
 }
 
 /**
  * Plans a recipe.
- * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`; `frozenBiases`: as for the trainer
- * @throws UnsupportedModelError for a config that is not of the recipe's kind
+ * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`; `frozenBiases` and `policy`: as for the trainer
+ * @throws UnsupportedModelError for a config that is not of the recipe's kind; InvalidArgumentError for a policy whose budget the first step cannot meet
  */
 export function planRecipe(
   recipe: Recipe,
-  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper', frozenBiases = mode === 'tuned' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly trainExamples?: number; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean } = {},
+  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper', frozenBiases: given, policy }: {
+    readonly architecture?: Readonly<Record<string, unknown>>;
+    readonly trainExamples?: number;
+    readonly mode?: ActivationMode | ActivationScheme;
+    readonly frozenBiases?: boolean;
+    readonly policy?: PolicyFactory;
+  } = {},
 ): RecipePlan {
   const { specs, bytes } = shapesOf(recipe, architecture);
   const layers = freezableLayersOf(specs, recipe.alwaysTrain);
   const { freezeRate, seed, initialMagnitudeScale: initialScale } = recipe;
-  const frozen = new Set(new InterLayerScheduling(layers, { freezeRate, seed, initialScale }).select().map((i) => layers[i].name));
   const stepsPerEpoch = Math.ceil(trainExamples / recipe.batchSize);
+  const totalSteps = Math.ceil(stepsPerEpoch * recipe.epochs);
+  const chosen: FreezePolicy = policy?.(layers, { totalSteps, stepsPerEpoch, seed, initialScale }) ?? new InterLayerScheduling(layers, { freezeRate, seed, initialScale });
+  // As the trainer has it.
+  const { freezesBiases } = chosen;
+  const frozenBiases = freezesBiases === true || (given ?? (freezesBiases === undefined && mode === 'tuned'));
+  const keeps = (trained: ReadonlySet<number>) => {
+    const names = new Set(layers.filter((l) => trained.has(l.index)).map((l) => l.name));
+    const free = new Set(layers.map((l) => l.name));
+    return bytes(mode, { trains: (name) => !free.has(name) || names.has(name), frozenBiases });
+  };
+  const frozen = new Set(chosen.select(0, keeps).map((i) => layers[i].name));
   const sizes = specs.map((s) => s.shape.reduce((a, b) => a * b, 1));
   const parameters = sizes.reduce((a, b) => a + b, 0);
   return {
     recipe,
     trainExamples,
     stepsPerEpoch,
-    totalSteps: Math.ceil(stepsPerEpoch * recipe.epochs),
+    totalSteps,
     layers: layers.length,
     frozenLayers: frozen.size,
     parameters,
@@ -60,6 +79,7 @@ export function planRecipe(
     momentBytes: sizes.reduce((sum, size) => sum + momentBytes(size, recipe.optimizer.moments), 0),
     activationBytes: bytes(mode, { trains: (name) => !frozen.has(name), frozenBiases }),
     fullActivationBytes: bytes('exact', { trains: () => true }),
+    frozenBiases,
   };
 }
 

@@ -218,7 +218,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
     this.policy = options.policy
-      ? options.policy(this.freezableLayers, { totalSteps: this.totalSteps, stepsPerEpoch: this.stepsPerEpoch, seed })
+      ? options.policy(this.freezableLayers, { totalSteps: this.totalSteps, stepsPerEpoch: this.stepsPerEpoch, seed, initialScale: options.initialMagnitudeScale })
       : freezeRate === 0
         ? new NoFreezing(this.freezableLayers)
         : new InterLayerScheduling(this.freezableLayers, { freezeRate, seed, initialScale: options.initialMagnitudeScale });

@@ -41,6 +41,10 @@ test('blocks are planned as they are asked for: the peak is smaller, what is kep
   assert.throws(() => of('--block-bytes', '0'), (e: Error) => e instanceof InvalidArgumentError && /blockBytes is 0/.test(e.message));
 });
 
+test('another policy than inter-layer scheduling is refused', () => {
+  assert.throws(() => planText(['--recipe', 'rte', '--policy', 'bitfit']), /inter-layer scheduling only/);
+});
+
 test('a recipe’s step in the planner’s words is of its kind, shape and rate', () => {
   const { config: _, ...squad } = memoryQuery(recipeNamed('squad-v2'));
   assert.deepEqual([squad.kind, squad.length, squad.batchSize, squad.freezeRate, squad.mode, squad.frozenBiases], ['question-answering', 384, 128, 0.8, 'paper', false]);

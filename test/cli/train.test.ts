@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import { train } from '../../src/cli/train';
 import { ResumeMismatchError } from '../../src/errors';
 import { RECIPES } from '../../src/training/recipes';
+import { formatBytes } from '../../src/units';
 import { embeddedModel } from '../../src/data/embedded/embedded';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-train-'));
@@ -28,6 +29,11 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['a block of nothing', ['--task', 'grammar', '--block-bytes', '0B'], /blockBytes is 0/],
   ['a data set that is not in the cache, offline', ['--task', 'cola', '--offline'], /offline/i],
   ['a folder without the task', ['--task', 'cola', '--data', folder], /train\.tsv/],
+  ['an unknown policy', ['--task', 'grammar', '--policy', 'ilss'], /'ilss'.*ils, none/],
+  ['a freeze rate of a policy without', ['--task', 'grammar', '--policy', 'bitfit', '--freeze-rate', '0.5'], /bitfit has no freeze rate/],
+  ['an option of a policy that has another', ['--task', 'grammar', '--policy', 'random', '--policy-option', 'gamma=1'], /'gamma'/],
+  ['a rate said twice', ['--task', 'grammar', '--policy', 'random', '--policy-option', 'activatedLayers=1', '--freeze-rate', '0.5'], /--freeze-rate and --policy-option activatedLayers/],
+  ['options without a policy', ['--task', 'grammar', '--policy-option', 'seed=1'], /with --policy only/],
   ['how many checkpoints to keep, of none', ['--task', 'grammar', '--save-total-limit', '2'], /--save-total-limit has a meaning with --save-steps N only/],
   ['a metric for checkpoints that are not written', ['--task', 'grammar', '--metric-for-best-model', 'loss'], /--metric-for-best-model/],
   ['a checkpoint after every 0 steps', ['--task', 'grammar', '--save-steps', '0'], /--save-steps is 0/],
@@ -122,6 +128,23 @@ for (const { name, learningRate, batchSize, seed } of RECIPES)
 test('every field of a recipe can be overridden, and the plan follows', async () => {
   const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact', '--moments', '8-bit', '--idle-moments', 'host']);
   for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/, /optimizer moments +2\d\d(\.\d)? MiB .*: 8-bit moments, those of frozen layers on the host\n/]) assert.match(text, line);
+});
+
+test('a policy by name trains, is told in metrics.json, and its dry run gives the bytes of its first step', async () => {
+  const args = ['--task', 'grammar', '--policy', 'random', '--policy-option', 'interval-steps=2', '--freeze-rate', '0.75', '--batch-size', '8', '--max-length', '16'];
+  const dry = await printed([...args, '--dry-run']);
+  // 38 layers: of four blocks of eight, one trains, and the six of embeddings and head.
+  for (const line of [/policy +random, freezeRate 0\.75, intervalSteps 2\n/, /first step +24 of 38 layers frozen, 14 train\n/, /mode +paper, biases freeze with their layer\n/]) assert.match(dry, line);
+  const out = path.join(folder, 'random-out');
+  const report = JSON.parse(await printed([...args, '--steps', '1', '--skip-first-evaluation', '--max-eval-samples', '8', '--out', out])) as { policy: string; freezeRate: number; intervalSteps: number };
+  assert.deepEqual([report.policy, report.freezeRate, report.intervalSteps], ['random', 0.75, 2]);
+  const [names, values] = readFileSync(path.join(out, 'steps.csv'), 'utf8').split('\n').map((l) => l.split(','));
+  const step = (name: string) => Number(values[names.indexOf(name)]);
+  assert.equal(step('frozenLayers'), 24);
+  assert.equal(formatBytes(step('activationBytes')), /kept for backward +(.*) in the first/.exec(dry)![1]);
+  const bitfit = await printed(['--recipe', 'cola', '--policy', 'bitfit', '--mode', 'tuned', '--dry-run']);
+  assert.match(bitfit, /first step +101 of 102 layers frozen, 1 train/);
+  assert.match(bitfit, /mode +tuned\n/);
 });
 
 test('SQuAD and images train from the command line, and write predictions where there is a format for them', async () => {
