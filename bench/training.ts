@@ -9,6 +9,7 @@ import { BertForSequenceClassification } from '../src/models/bert';
 import type { TextBatch } from '../src/models/model';
 import { Random } from '../src/random';
 import { SlimFitTrainer } from '../src/training/trainer';
+import { parseBytes } from '../src/units';
 
 const { values } = parseArgs({
   options: {
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     tokens: { type: 'string', default: '64' },
     rate: { type: 'string', default: '0' },
     mode: { type: 'string', default: 'exact' },
+    'block-bytes': { type: 'string' },
     steps: { type: 'string', default: '10' },
     warmup: { type: 'string', default: '3' },
   },
@@ -48,7 +50,8 @@ async function main(): Promise<void> {
     batchSize: B,
     length: T,
   };
-  const trainer = new SlimFitTrainer({ model, train: { size: B, batch: () => batch }, batchSize: B, freezeRate: n('rate'), mode: values.mode as 'exact' | 'paper', schedule: 'constant', totalSteps: 1000 });
+  const blockBytes = values['block-bytes'] === undefined ? undefined : parseBytes(values['block-bytes']);
+  const trainer = new SlimFitTrainer({ blockBytes, model, train: { size: B, batch: () => batch }, batchSize: B, freezeRate: n('rate'), mode: values.mode as 'exact' | 'paper', schedule: 'constant', totalSteps: 1000 });
   for await (const _ of trainer.steps(n('warmup')));
   const ms: number[] = [];
   let activationBytes = 0;
@@ -66,6 +69,7 @@ async function main(): Promise<void> {
       device: engine.device,
       ...Object.fromEntries(['layers', 'hidden', 'batch', 'tokens', 'rate'].map((k) => [k, n(k as 'rate')])),
       mode: values.mode,
+      block_bytes: values['block-bytes'],
       ms: Math.round(ms[ms.length >> 1]),
       ms_min: Math.round(ms[0]),
       ms_max: Math.round(ms[ms.length - 1]),

@@ -99,10 +99,11 @@ export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, ty
 export { Random } from './random';
 
 // Activations: what is kept for backward, and why.
-export { ForwardContext } from './nn/context';
+export { ForwardContext, type ForwardOptions } from './nn/context';
+export { TUNED_BLOCK_BYTES } from './nn/blocks';
 export { ActivationLedger } from './tape/ledger';
 export { Parameter } from './tape/parameter';
-export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type TapeOptions, type Variable } from './tape/tape';
+export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptPieces, type KeptSparse, type KeepReason, type TapeOptions, type Variable } from './tape/tape';
 export type { EncodingError } from './tape/encodingError';
 export type { ActivationEncoding, ActivationRole, CoursePoint, LedgerEntry } from './tape/roles';
 export { SCHEMES, schemeOf, type ActivationMode, type ActivationScheme } from './tape/scheme';

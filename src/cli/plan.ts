@@ -4,6 +4,7 @@ import type { Kernels } from '../engine/shapeEngine';
 import { InvalidArgumentError } from '../errors';
 import { readConfig } from '../hub/folder';
 import { fitMemory, type MemoryFit, type MemoryPlan, momentsInWords, planMemory } from '../memory/planner';
+import { blockBytesOf } from '../nn/blocks';
 import { memoryQuery } from '../training/recipePlan';
 import { formatBytes, parseBytes } from '../units';
 import { parseTrain } from './trainOptions';
@@ -27,10 +28,10 @@ export function planText(argv: readonly string[]): string {
   const budgetText = take(rest, '--budget');
   const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
   const request = parseTrain([...rest, '--dry-run'])!;
-  const { recipe, options, mode, frozenBiases } = request;
+  const { recipe, options, mode, frozenBiases, blockBytes } = request;
   if (request.policy) throw new InvalidArgumentError('slimfit plan plans inter-layer scheduling only: of another --policy, `slimfit train --dry-run` tells the bytes of the first step');
   const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
-  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases }), kernels };
+  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes }), kernels };
   if (budgetText === undefined) return report(`${recipe.name} (${recipe.source})`, { plan: planMemory(query), changes: {} }, query);
   const { batchSize, ...open } = query;
   const isBatchGiven = rest.some((a) => a === '--batch-size' || a.startsWith('--batch-size='));
@@ -52,6 +53,7 @@ function take(words: string[], option: string): string | undefined {
 function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnType<typeof memoryQuery>, budget?: number): string {
   const mode = changes.mode ?? query.mode ?? 'paper';
   const frozenBiases = changes.frozenBiases ?? query.frozenBiases;
+  const blockBytes = blockBytesOf(changes.blockBytes ?? query.blockBytes, mode);
   const optimizer = changes.optimizer ?? query.optimizer ?? {};
   const changed = Object.keys(changes).length > 0 ? ' (changed to fit)' : '';
   const rows: readonly (readonly [string, string])[] = [
@@ -64,6 +66,7 @@ function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnTyp
     ['optimizer moments', `${formatBytes(p.momentBytes)} ${(optimizer.idleMoments ?? 'keep') === 'keep' ? 'once every layer has trained' : 'at most'}: ${momentsInWords(optimizer)}`],
     ['kept for backward', formatBytes(p.activationBytes)],
     ['gradients, temporaries', `${formatBytes(p.temporaryBytes)} at the peak, of gradients at most ${formatBytes(p.gradientBytes)} at a time`],
+    ...(blockBytes < Infinity ? [['temporaries', `of attention and MLP in blocks of ${formatBytes(blockBytes)}`] as const] : []),
     ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : 'TensorFlow'} takes below the engine`],
   ];
   return `${table(rows)}\nkept for backward, by role and encoding\n${table(sums(p, (a) => `${a.role}, ${a.encoding}`))}\nkept for backward, by part of the model\n${table(sums(p, (a) => a.part))}`;

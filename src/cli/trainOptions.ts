@@ -6,9 +6,11 @@ import { GLUE_TASKS } from '../data/glue';
 import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
 import { parsePolicyOptions, POLICIES, POLICY_NAMES, policyEntry, type PolicyName, policyOf, type PolicySettings } from '../freezing/policies';
+import { checkBlockBytes } from '../nn/blocks';
 import type { FromRecipeOptions } from '../training/fromRecipe';
 import { type AugmentationName, type GlueRecipe, type Recipe, recipeNamed, recipes, RECIPES } from '../training/recipes';
 import { type ActivationMode, SCHEMES } from '../tape/scheme';
+import { parseBytes } from '../units';
 
 const TASKS = [...Object.keys(GLUE_TASKS), GRAMMAR_TASK.name, 'squad', 'cifar10', 'cifar100', 'images'];
 
@@ -33,6 +35,7 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --policy-option K=V     an option of the policy, such as intervalSteps=10 or budgetBytes=2GiB; may be given several times
   --mode NAME             paper, exact or tuned: how activations are kept; default paper
   --frozen-biases         biases train only with their layer: nothing is kept below the lowest layer that trains; in mode tuned always
+  --block-bytes BYTES     such as 64MiB: larger temporaries of attention and MLP are computed in blocks; default 64MiB in mode tuned, else no limit
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step
@@ -74,6 +77,7 @@ const OPTIONS = {
   'policy-option': { type: 'string', multiple: true },
   mode: { type: 'string', default: 'paper' },
   'frozen-biases': { type: 'boolean' },
+  'block-bytes': { type: 'string' },
   epochs: { type: 'string' },
   steps: { type: 'string' },
   'batch-size': { type: 'string' },
@@ -105,6 +109,7 @@ export interface TrainRequest {
   /** Undefined where none was named: inter-layer scheduling at the recipe's rate. */
   readonly policy: { readonly name: PolicyName; readonly options: PolicySettings } | undefined;
   readonly frozenBiases: boolean;
+  readonly blockBytes: number | undefined;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -168,6 +173,8 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
     optimizer: { ...base.optimizer, ...defined({ weightDecay, moments, idleMoments }) },
   } as Recipe;
+  const blockBytes = values['block-bytes'] === undefined ? undefined : parseBytes(values['block-bytes']);
+  if (blockBytes !== undefined) checkBlockBytes(blockBytes);
   const policy = policyAsked(values.policy, values['policy-option'], freezeRate, base);
   const saveSteps = count('save-steps');
   const saveTotalLimit = count('save-total-limit');
@@ -186,9 +193,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), checkpoints }) },
+    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
   };
-  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */

@@ -119,6 +119,8 @@ export interface RandomKey {
   readonly seed: number;
   /** 32-bit unsigned; one number for each draw of a run. */
   readonly counter: number;
+  /** Position in the draw of the tensor's first element: a block of a larger tensor gets the mask that it has there. Default 0. */
+  readonly offset?: number;
 }
 
 /** Row statistics of a layer norm: each [N, 1] over rows of a [N, H] tensor. */

@@ -18,11 +18,11 @@ export function randomBits(seed: number, counter: number, position: number): num
   return (x + Math.imul(y, z)) >>> 0;
 }
 
-/** Dropout mask: 1/(1 − p) with probability 1 − p, else 0. The probability is exact to 2⁻³². */
-export function dropoutMask(size: number, p: number, seed: number, counter: number): Float32Array {
+/** Dropout mask of the positions from `offset` on: 1/(1 − p) with probability 1 − p, else 0. The probability is exact to 2⁻³². */
+export function dropoutMask(size: number, p: number, seed: number, counter: number, offset = 0): Float32Array {
   const mask = new Float32Array(size);
   const threshold = p * 2 ** 32;
   const keep = 1 / (1 - p);
-  for (let i = 0; i < size; i++) if (randomBits(seed, counter, i) >= threshold) mask[i] = keep;
+  for (let i = 0; i < size; i++) if (randomBits(seed, counter, offset + i) >= threshold) mask[i] = keep;
   return mask;
 }

@@ -17,6 +17,7 @@ import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatc
 import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
 import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
+import { blockBytesOf, TUNED_BLOCK_BYTES } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { momentBytes } from '../optim/eightBit';
@@ -50,6 +51,8 @@ export interface MemoryQuery {
   readonly frozenBiases?: boolean;
   /** As for the trainer; default: `relative-l2` in mode 'tuned', else `mean-relative`. */
   readonly magnitude?: UpdateMagnitude;
+  /** As for the trainer: most bytes of one temporary of attention or of the MLP; default: 64 MiB in mode 'tuned', else no limit. */
+  readonly blockBytes?: number;
   /** Whether dropout acts; default true. */
   readonly dropout?: boolean;
   /** As for the trainer; says how many bytes a moment has, and whether moments of frozen layers are on the device. */
@@ -202,7 +205,8 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   engine.resetPeak();
   const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
   const scheme = schemeOf(q.mode ?? 'paper');
-  const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0) : ForwardContext.deterministic(engine, scheme);
+  const blocks = { blockBytes: blockBytesOf(q.blockBytes, q.mode) };
+  const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, blocks) : ForwardContext.deterministic(engine, scheme, blocks);
   const out = model.forwardWithLoss(ctx, planned.batch(batchSize) as never);
   engine.free(out.logits.tensor);
   const activationBytes = ctx.tape.ledger.totalBytes;
@@ -265,14 +269,15 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
 }
 
 /** Changes that make a step smaller, least harm first: each has those before it. */
-function changesOf(q: FitQuery): MemoryFit['changes'][] {
+function changesOf(q: FitQuery, blocksHelp: boolean): MemoryFit['changes'][] {
   const scheme = schemeOf(q.mode ?? 'paper');
   const list: MemoryFit['changes'][] = [{}];
   const next = (change: MemoryFit['changes']) => list.push({ ...list[list.length - 1], ...change });
+  if (blocksHelp) next({ blockBytes: TUNED_BLOCK_BYTES });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
   // On a CPU the host's memory is the device's.
   if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') next({ optimizer: { ...q.optimizer, idleMoments: 'host' } });
@@ -284,8 +289,8 @@ function changesOf(q: FitQuery): MemoryFit['changes'][] {
 }
 
 /**
- * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: probabilities recomputed, then (on a GPU, kernels `tensorflow`) moments of frozen layers on the host,
- * then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates.
+ * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks (which changes no number but by rounding), then probabilities recomputed, then
+ * (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
 export function fitMemory(query: FitQuery): MemoryFit {
@@ -297,14 +302,22 @@ export function fitMemory(query: FitQuery): MemoryFit {
     if (plan) return { plan, changes: {} };
   }
   let smallest: MemoryFit | undefined;
-  for (const changes of changesOf(query)) {
-    const plan = planMemory({ ...rest, ...changes, batchSize: batchSize ?? 1 });
+  const planOf = (changes: MemoryFit['changes']) => planMemory({ ...rest, ...changes, batchSize: batchSize ?? 1 });
+  const blocksHelp = blockBytesOf(query.blockBytes, query.mode) > TUNED_BLOCK_BYTES && planOf({ blockBytes: TUNED_BLOCK_BYTES }).peakBytes < planOf({}).peakBytes;
+  for (const changes of changesOf(query, blocksHelp)) {
+    const plan = planOf(changes);
     if (batchSize !== undefined && plan.peakBytes <= budget) return { plan, changes };
     if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
   }
   const { plan, changes } = smallest!;
-  const { mode, optimizer } = changes;
-  const words = [mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, optimizer && momentsInWords(optimizer), changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
+  const { mode, optimizer, blockBytes } = changes;
+  const words = [
+    blockBytes && `blocks of ${formatBytes(blockBytes)}`,
+    mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`,
+    optimizer && momentsInWords(optimizer),
+    changes.frozenBiases && 'frozen biases',
+    changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`,
+  ].filter(Boolean);
   const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
   throw new MemoryBudgetError(
     `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? 1}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,

@@ -5,10 +5,11 @@
 import type { DeviceTensor } from '../engine/engine';
 import type { TextConfig } from '../hub/config';
 import { embeddingName, TEXT_NAMES } from '../hub/textNames';
-import { add, dropout, gelu } from '../nn/activations';
+import { add, dropout } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import type { LayerNorm } from '../nn/layerNorm';
 import type { Linear } from '../nn/linear';
+import { mlp } from '../nn/mlp';
 import { selfAttention } from '../nn/selfAttention';
 import type { Variable } from '../tape/tape';
 import type { ParameterSpec } from './model';
@@ -96,24 +97,25 @@ export class EncoderLayer {
 
   /** x [B, T, H] → [B, T, H]; every temporary that backward does not need is freed as soon as it was used. */
   forward(ctx: ForwardContext, x: Variable, mask: DeviceTensor | undefined): Variable {
-    const { engine, scheme } = ctx;
+    const { engine } = ctx;
     const { config: c } = this;
     const attended = engine.scope(() => {
-      const context = engine.scope(() =>
-        selfAttention(ctx, this.query.forward(ctx, x), this.key.forward(ctx, x), this.value.forward(ctx, x), {
-          name: this.attention,
-          heads: c.numAttentionHeads,
-          dropout: c.attentionProbsDropoutProb,
-          mask,
-        }),
-      );
-      const out = dropout(ctx, this.attentionOutput.forward(ctx, context), this.attentionOutputDropout);
-      return this.attentionNorm.forward(ctx, add(ctx, out, x));
+      const sum = engine.scope(() => {
+        const context = engine.scope(() =>
+          selfAttention(ctx, this.query.forward(ctx, x), this.key.forward(ctx, x), this.value.forward(ctx, x), {
+            name: this.attention,
+            heads: c.numAttentionHeads,
+            dropout: c.attentionProbsDropoutProb,
+            mask,
+          }),
+        );
+        return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context), this.attentionOutputDropout), x);
+      });
+      return this.attentionNorm.forward(ctx, sum);
     });
     const y = engine.scope(() => {
-      const hidden = engine.scope(() => gelu(ctx, this.up.forward(ctx, attended), this.mlp));
-      const out = dropout(ctx, this.down.forward(ctx, hidden, scheme.downProjectionInput), c.hiddenDropoutProb);
-      return this.outputNorm.forward(ctx, add(ctx, out, attended));
+      const sum = engine.scope(() => add(ctx, dropout(ctx, mlp(ctx, attended, { name: this.mlp, up: this.up, down: this.down }), c.hiddenDropoutProb), attended));
+      return this.outputNorm.forward(ctx, sum);
     });
     engine.free(attended.tensor);
     return y;

@@ -11,10 +11,11 @@ import { readConfig, readWeights, writeFolder } from '../hub/folder';
 import { parseViTConfig, serializeViTConfig, type ViTConfig, vitTokens } from '../hub/vitConfig';
 import { type ActivationPrediction, byPart } from '../memory/activationBytes';
 import { vitActivationBytes } from '../memory/vitActivationBytes';
-import { add, dropout, gelu } from '../nn/activations';
+import { add, dropout } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import { LayerNorm } from '../nn/layerNorm';
 import { Linear } from '../nn/linear';
+import { mlp } from '../nn/mlp';
 import { addToEach, cutPatches, PatchProjection, prependTokens } from '../nn/patchEmbedding';
 import { selectRows } from '../nn/select';
 import { selfAttention } from '../nn/selfAttention';
@@ -96,12 +97,15 @@ class ViTLayer {
 
   /** x [B, T, H] → [B, T, H]; every temporary that backward does not need is freed as soon as it was used. */
   forward(ctx: ForwardContext, x: Variable): Variable {
-    const { engine, scheme } = ctx;
+    const { engine } = ctx;
     const { config: c } = this;
     const attended = engine.scope(() => {
       const context = engine.scope(() => {
-        const h = this.before.forward(ctx, x);
-        return selfAttention(ctx, this.query.forward(ctx, h), this.key.forward(ctx, h), this.value.forward(ctx, h), {
+        const [q, k, v] = engine.scope(() => {
+          const h = this.before.forward(ctx, x);
+          return [this.query, this.key, this.value].map((projection) => projection.forward(ctx, h));
+        });
+        return selfAttention(ctx, q, k, v, {
           name: `${this.name}.attention.attention`,
           heads: c.numAttentionHeads,
           dropout: c.attentionProbsDropoutProb,
@@ -110,8 +114,8 @@ class ViTLayer {
       return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context), c.hiddenDropoutProb), x);
     });
     const y = engine.scope(() => {
-      const hidden = engine.scope(() => gelu(ctx, this.up.forward(ctx, this.after.forward(ctx, attended)), `${this.name}.intermediate`));
-      return add(ctx, dropout(ctx, this.down.forward(ctx, hidden, scheme.downProjectionInput), c.hiddenDropoutProb), attended);
+      const out = engine.scope(() => mlp(ctx, this.after.forward(ctx, attended), { name: `${this.name}.intermediate`, up: this.up, down: this.down }));
+      return add(ctx, dropout(ctx, out, c.hiddenDropoutProb), attended);
     });
     engine.free(attended.tensor);
     return y;

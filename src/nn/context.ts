@@ -3,30 +3,48 @@ import type { Engine, RandomKey } from '../engine/engine';
 import type { ActivationScheme } from '../tape/scheme';
 import { SCHEMES } from '../tape/scheme';
 import { Tape, type TapeOptions } from '../tape/tape';
+import { checkBlockBytes } from './blocks';
+
+/** Options of a forward pass. */
+export interface ForwardOptions extends TapeOptions {
+  /**
+   * Most bytes that one temporary of attention or of the MLP may have: larger ones are computed block by block (blocks.ts). Default: no limit. A pass that is watched computes whole tensors, so that they
+   * can be seen.
+   */
+  readonly blockBytes?: number;
+}
 
 /** The context of one forward pass. */
 export class ForwardContext {
+  readonly tape: Tape;
+  /** Most bytes of one temporary of attention or of the MLP. */
+  readonly blockBytes: number;
   private draws = 0;
   private constructor(
     readonly engine: Engine,
-    readonly tape: Tape,
     readonly scheme: ActivationScheme,
     private readonly dropoutSeed: { seed: number; step: number } | undefined,
-  ) {}
+    options: ForwardOptions,
+  ) {
+    const { blockBytes = Infinity } = options;
+    checkBlockBytes(blockBytes);
+    this.tape = new Tape(engine, options);
+    this.blockBytes = options.watch ? Infinity : blockBytes;
+  }
 
   /** A pass that trains. `step` picks the random stream of dropout: equal steps of equal seeds draw equal masks. */
-  static training(engine: Engine, scheme: ActivationScheme, seed: number, step: number, options: TapeOptions = {}): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine, options), scheme, { seed: seed >>> 0, step });
+  static training(engine: Engine, scheme: ActivationScheme, seed: number, step: number, options: ForwardOptions = {}): ForwardContext {
+    return new ForwardContext(engine, scheme, { seed: seed >>> 0, step }, options);
   }
 
   /** A pass that records but drops nothing: for gradients that can be compared. */
-  static deterministic(engine: Engine, scheme: ActivationScheme, options: TapeOptions = {}): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine, options), scheme, undefined);
+  static deterministic(engine: Engine, scheme: ActivationScheme, options: ForwardOptions = {}): ForwardContext {
+    return new ForwardContext(engine, scheme, undefined, options);
   }
 
   /** A pass that only computes: nothing is kept, quantized or dropped. */
-  static evaluation(engine: Engine, options: Pick<TapeOptions, 'watch'> = {}): ForwardContext {
-    return new ForwardContext(engine, new Tape(engine, { ...options, recording: false }), SCHEMES.exact, undefined);
+  static evaluation(engine: Engine, options: Pick<ForwardOptions, 'watch' | 'blockBytes'> = {}): ForwardContext {
+    return new ForwardContext(engine, SCHEMES.exact, undefined, { ...options, recording: false });
   }
 
   /** The key of the next dropout, or undefined when this pass drops nothing. 4,096 draws a step are told apart. */

@@ -5,9 +5,11 @@
 import type { DeviceTensor } from '../engine/engine';
 import type { LedgerEntry } from './roles';
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
 /** Every tensor kept by one forward pass. A storage kept by several layers counts once, for the first of them. */
 export class ActivationLedger {
-  private readonly list: LedgerEntry[] = [];
+  private readonly list: Mutable<LedgerEntry>[] = [];
   /** Live storages and how many entries hold them. */
   private readonly holders = new Map<number, number>();
   private live = 0;
@@ -27,8 +29,16 @@ export class ActivationLedger {
     return this.list.reduce((sum, e) => sum + e.bytes, 0);
   }
 
-  /** Notes that tensors are kept on behalf of one layer. */
-  add(entry: Omit<LedgerEntry, 'bytes'>, tensors: readonly DeviceTensor[]): void {
+  /** Notes that tensors are kept on behalf of one layer. @returns the entry, for `extend` */
+  add(entry: Omit<LedgerEntry, 'bytes'>, tensors: readonly DeviceTensor[]): LedgerEntry {
+    const noted = { ...entry, bytes: 0 };
+    this.list.push(noted);
+    this.extend(noted, tensors);
+    return noted;
+  }
+
+  /** Notes that an entry keeps further tensors. */
+  extend(entry: LedgerEntry, tensors: readonly DeviceTensor[], padding = 0): void {
     let bytes = 0;
     for (const t of tensors) {
       const n = this.holders.get(t.storageId) ?? 0;
@@ -36,7 +46,9 @@ export class ActivationLedger {
       this.holders.set(t.storageId, n + 1);
     }
     this.live += bytes;
-    this.list.push({ ...entry, bytes });
+    const noted: Mutable<LedgerEntry> = entry;
+    noted.bytes += bytes;
+    noted.padding += padding;
   }
 
   /** Notes that one entry no longer needs its tensors (call before freeing them). */

@@ -42,6 +42,16 @@ export interface KeptSparse extends Kept {
   readonly sparse: SparseTensor;
 }
 
+/** An activation that is kept piece by piece and never there as a whole: the pieces are those of its flattened values, in their order. */
+export interface KeptPieces {
+  /** Keeps the next piece as `keep` would. Its tensor stays the caller's. */
+  add(piece: DeviceTensor): void;
+  /** A piece: its values, or its codes where it has some. */
+  piece(index: number): Kept | KeptEncoded;
+  /** Frees a piece that backward has done with; the rest goes when its closure has run. */
+  release(index: number): void;
+}
+
 /** Gradients of a closure's inputs, in their order; undefined for an input that needs none. */
 export type Backward = (grad: DeviceTensor) => readonly (DeviceTensor | undefined)[];
 
@@ -50,7 +60,7 @@ export type GradientSink = (parameter: Parameter, grad: DeviceTensor) => void;
 
 /** A kept activation and the module that keeps it. */
 interface Holding {
-  readonly kept: Kept;
+  readonly kept: Pick<Kept, 'tensors'>;
   readonly layer: string;
 }
 
@@ -80,7 +90,7 @@ export class Tape {
   private readonly recording: boolean;
   private readonly measuring: boolean;
   private readonly watch: TapeOptions['watch'];
-  private readonly measured: { readonly of: Pick<EncodingError, 'layer' | 'what' | 'encoding'>; readonly size: number; readonly sums: DeviceTensor }[] = [];
+  private readonly measured = new Map<LedgerEntry, { readonly size: number; readonly sums: DeviceTensor }>();
   private readonly entries: Entry[] = [];
   private readonly grads = new Map<Variable, DeviceTensor>();
   /** Parameters in use: how many closures still owe them a gradient, and the sum so far. */
@@ -103,11 +113,15 @@ export class Tape {
     return { tensor, needsGrad: false };
   }
 
-  /** A part's output; it needs a gradient when an input does or one of the part's parameters trains. */
+  /** Whether what a part makes of these needs a gradient: when an input does or one of the part's parameters trains. */
+  needsGrad(inputs: readonly Variable[], parameters: readonly Parameter[] = []): boolean {
+    return this.recording && (inputs.some((v) => v.needsGrad) || parameters.some((p) => p.trains));
+  }
+
+  /** A part's output. */
   variable(tensor: DeviceTensor, inputs: readonly Variable[], parameters: readonly Parameter[] = []): Variable {
     if (this.watch) for (const p of parameters) this.watch(p, tensor);
-    const needsGrad = this.recording && (inputs.some((v) => v.needsGrad) || parameters.some((p) => p.trains));
-    return { tensor, needsGrad };
+    return { tensor, needsGrad: this.needsGrad(inputs, parameters) };
   }
 
   /** Keeps a tensor for the closure that is recorded next, as float32 or in codes. The tensor itself stays the caller's. */
@@ -115,10 +129,40 @@ export class Tape {
   keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding): KeptEncoded;
   keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding | 'float32'): Kept;
   keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding | 'float32' = 'float32'): Kept {
+    const { kept, padding } = this.hold(tensor, encoding);
+    return this.note({ ...reason, encoding: encoding === 'float32' ? tensor.dtype : encoding, shape: tensor.shape, padding }, kept, encoding === 'float32' ? undefined : tensor);
+  }
+
+  /** Keeps a tensor that is never there as a whole, for the closure that is recorded next: one entry of the ledger, however many pieces there will be. @param shape of the whole */
+  keepPieces(reason: KeepReason, encoding: CodeEncoding | 'float32', shape: readonly number[]): KeptPieces {
+    const pieces: Kept[] = [];
+    const tensors: DeviceTensor[] = [];
+    const entry = this.ledger.add({ ...reason, encoding, shape, padding: 0 }, tensors);
+    this.keptNow.push({ kept: { tensors }, layer: reason.layer });
+    return {
+      add: (piece) => {
+        const { kept, padding } = this.hold(piece, encoding);
+        pieces.push(kept);
+        tensors.push(...kept.tensors);
+        this.ledger.extend(entry, kept.tensors, padding);
+        this.mark('forward', reason.layer);
+        if (this.measuring && encoding !== 'float32') this.measure(entry, kept, piece);
+      },
+      piece: (index) => pieces[index],
+      release: (index) => {
+        const gone = pieces[index].tensors;
+        tensors.splice(0, tensors.length, ...tensors.filter((t) => !gone.includes(t)));
+        this.drop([{ kept: { tensors: gone }, layer: reason.layer }]);
+      },
+    };
+  }
+
+  /** A tensor as it is kept, and the bytes of that which only fill up a word. */
+  private hold(tensor: DeviceTensor, encoding: CodeEncoding | 'float32'): { kept: Kept; padding: number } {
     const { engine } = this;
     if (encoding === 'float32') {
       const held = engine.share(tensor, 'activations');
-      return this.note({ ...reason, encoding: tensor.dtype, shape: tensor.shape, padding: 0 }, { tensors: [held], load: () => engine.share(held) });
+      return { kept: { tensors: [held], load: () => engine.share(held) }, padding: 0 };
     }
     const fresh = engine.encode(tensor, encoding);
     const own = (t: DeviceTensor) => {
@@ -129,7 +173,7 @@ export class Tape {
     const words = own(fresh.words);
     const encoded: EncodedTensor = { ...fresh, words, ...(fresh.steps && { steps: own(fresh.steps) }) };
     const kept: KeptEncoded = { tensors: encoded.steps ? [words, encoded.steps] : [words], encoded, load: () => engine.decode(encoded) };
-    return this.note({ ...reason, encoding, shape: tensor.shape, padding: words.bytes - fresh.payloadBytes }, kept, tensor);
+    return { kept, padding: words.bytes - fresh.payloadBytes };
   }
 
   /** Keeps the `count` largest elements by absolute value. */
@@ -234,14 +278,15 @@ export class Tape {
   /** Reads what was measured of the encodings; empty when this tape does not measure. */
   async readEncodingErrors(): Promise<EncodingError[]> {
     const { engine, measured } = this;
-    if (measured.length === 0) return [];
+    const entries = this.ledger.entries.filter((e) => measured.has(e));
+    if (entries.length === 0) return [];
     const all = engine.concat(
-      measured.map((m) => m.sums),
+      entries.map((e) => measured.get(e)!.sums),
       0,
     );
     const values = await engine.read(all);
     engine.free(all);
-    return measured.map(({ of, size }, i) => encodingError(of, size, values.subarray(4 * i, 4 * i + 4)));
+    return entries.map((e, i) => encodingError({ layer: e.layer, what: e.what, encoding: e.encoding }, measured.get(e)!.size, values.subarray(4 * i, 4 * i + 4)));
   }
 
   /** Frees everything that is still kept. For a forward pass whose backward will not run. */
@@ -253,24 +298,30 @@ export class Tape {
     this.grads.clear();
     for (const p of this.pending.values()) if (p.sum) this.engine.free(p.sum);
     this.pending.clear();
-    this.engine.free(...this.held.splice(0), ...this.measured.splice(0).map((m) => m.sums));
+    this.engine.free(...this.held.splice(0), ...[...this.measured.values()].map((m) => m.sums));
+    this.measured.clear();
   }
 
   /** @param original the values that `kept` stands for, when it is not they themselves */
   private note<K extends Kept>(entry: Omit<LedgerEntry, 'bytes'>, kept: K, original?: DeviceTensor): K {
-    this.ledger.add(entry, kept.tensors);
+    const noted = this.ledger.add(entry, kept.tensors);
     this.keptNow.push({ kept, layer: entry.layer });
     this.mark('forward', entry.layer);
-    if (this.measuring && original) this.measure(entry, kept, original);
+    if (this.measuring && original) this.measure(noted, kept, original);
     return kept;
   }
 
-  private measure({ layer, what, encoding }: Omit<LedgerEntry, 'bytes'>, kept: Kept, original: DeviceTensor): void {
-    const { engine } = this;
-    const code = encoding in FIXED_POINT ? (encoding as FixedPoint) : undefined;
+  private measure(of: LedgerEntry, kept: Kept, original: DeviceTensor): void {
+    const { engine, measured } = this;
+    const code = of.encoding in FIXED_POINT ? (of.encoding as FixedPoint) : undefined;
+    const before = measured.get(of);
     // Of a category that no scope frees.
-    const sums = engine.scope(() => engine.share(encodingErrorSums(engine, original, kept.load(), code), 'activations'));
-    this.measured.push({ of: { layer, what, encoding }, size: original.size, sums });
+    const sums = engine.scope(() => {
+      const own = encodingErrorSums(engine, original, kept.load(), code);
+      return engine.share(before ? engine.add(before.sums, own) : own, 'activations');
+    });
+    if (before) engine.free(before.sums);
+    measured.set(of, { size: (before?.size ?? 0) + original.size, sums });
   }
 
   private drop(holdings: readonly Holding[]): void {

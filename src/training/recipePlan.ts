@@ -85,14 +85,19 @@ export function planRecipe(
 
 /**
  * The step of a recipe in the planner's words (memory/planner.ts).
- * @param options as of `planRecipe`
+ * @param options as of `planRecipe`; `blockBytes`: as for the trainer
  */
 export function memoryQuery(
   recipe: Recipe,
-  { architecture = recipe.architecture, mode = 'paper', frozenBiases = mode === 'tuned' }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean } = {},
+  {
+    architecture = recipe.architecture,
+    mode = 'paper',
+    frozenBiases = mode === 'tuned',
+    blockBytes,
+  }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean; readonly blockBytes?: number } = {},
 ): MemoryQuery {
   const { batchSize, freezeRate, alwaysTrain, optimizer } = recipe;
-  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases };
+  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases, ...(blockBytes !== undefined && { blockBytes }) };
   const json = withLabels(recipe, architecture);
   if (recipe.kind === 'image') return { ...common, kind: 'image-classification', config: parseViTConfig({ ...json, image_size: recipe.imageSize }), imageSize: recipe.imageSize };
   return { ...common, kind: recipe.kind === 'squad' ? 'question-answering' : 'sequence-classification', config: parseTextConfig(json), length: recipe.maxLength };

@@ -32,6 +32,7 @@ export interface ResolvedOptions {
   readonly policy: FreezePolicy;
   readonly frozenBiases: boolean;
   readonly magnitude: string;
+  readonly blockBytes: number;
   readonly scheme: ActivationScheme;
   readonly optimizer: object;
 }

@@ -15,6 +15,7 @@ import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import type { SavesItself } from '../models/pretrained';
 import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
+import { blockBytesOf, checkBlockBytes } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
@@ -89,6 +90,11 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
    */
   readonly magnitude?: UpdateMagnitude;
+  /**
+   * Most bytes that one temporary of attention (scores, probabilities, their gradients: 4·B·A·T² each) or of the MLP (4·N·F each) may have; larger ones are computed block by block, forward and backward.
+   * What is kept for backward stays the same, and so do all numbers up to rounding. Default: 64 MiB in mode 'tuned', else Infinity: whole tensors.
+   */
+  readonly blockBytes?: number;
   /** Numbers of AdamW, the form of its moments (`moments: '8-bit'`), and what happens to those of frozen layers (`idleMoments`). */
   readonly optimizer?: AdamWSettings;
   /**
@@ -163,6 +169,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private readonly scheme: ActivationScheme;
   private readonly frozenBiases: boolean;
   private readonly magnitude: UpdateMagnitude;
+  private readonly blockBytes: number;
   private readonly schedule: Schedule;
   private readonly optimizer: AdamW;
   private readonly layerOf: ReadonlyMap<string, number>;
@@ -190,6 +197,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
     const scheme = schemeOf(options.mode ?? 'paper');
+    if (options.blockBytes !== undefined) checkBlockBytes(options.blockBytes);
     if (options.magnitude !== undefined && !['mean-relative', 'relative-l2'].includes(options.magnitude))
       throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
@@ -205,6 +213,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
     this.scheme = scheme;
+    this.blockBytes = blockBytesOf(options.blockBytes, options.mode);
     this.magnitude = options.magnitude ?? (options.mode === 'tuned' ? 'relative-l2' : 'mean-relative');
     this.freezableLayers = model.layers.filter((l) => !alwaysTrain.includes(l.name)).map((l, index) => ({ ...l, index }));
     this.layerOf = new Map(this.freezableLayers.map((l) => [l.name, l.index]));
@@ -405,7 +414,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    */
   async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false } = {}): Promise<Evaluation> {
     if (!data || data.size === 0) throw new InvalidArgumentError('nothing to evaluate: give evaluate() a data set, or the trainer an `evaluation`');
-    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint());
+    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint(), this.blockBytes);
     this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
     return evaluation;
   }
@@ -455,8 +464,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What a checkpoint holds of this trainer. */
   private async resumable(): Promise<TrainingRun<Batch>> {
-    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, scheme } = this;
-    const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, scheme, optimizer: this.optimizer.settings };
+    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, blockBytes, scheme } = this;
+    const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, blockBytes, scheme, optimizer: this.optimizer.settings };
     this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
     return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, settings: this.settings, processingClass: options.processingClass };
   }
@@ -644,7 +653,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** The forward pass of a step under a scheme: equal draws of dropout however often it is made. */
-  private context(step: number, scheme = this.scheme, options: TapeOptions = {}): ForwardContext {
+  private context(step: number, scheme = this.scheme, tape: TapeOptions = {}): ForwardContext {
+    const options = { ...tape, blockBytes: this.blockBytes };
     return this.options.dropout === false
       ? ForwardContext.deterministic(this.engine, scheme, options)
       : ForwardContext.training(this.engine, scheme, this.seed, step, options);
@@ -754,13 +764,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 }
 
-/** Loss and metrics of a model over a data set, in order, without dropout. */
+/** Loss and metrics of a model over a data set, in order, without dropout. @param blockBytes as of the trainer's options; default: whole tensors */
 export async function evaluate<Batch extends LabelledBatch>(
   model: Model<Batch>,
   data: BatchSource<Batch>,
   batchSize: number,
   metrics?: (predictions: Predictions) => Readonly<Record<string, number>>,
   checkpoint: () => Promise<void> = async () => {},
+  blockBytes?: number,
 ): Promise<Evaluation> {
   const { engine } = model;
   let sum = 0;
@@ -769,7 +780,7 @@ export async function evaluate<Batch extends LabelledBatch>(
     sum += (await engine.read(out.loss.tensor))[0] * batch.batchSize;
     engine.free(out.loss.tensor);
     return out.logits;
-  });
+  }, blockBytes);
   return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
 }
 
@@ -785,6 +796,7 @@ async function forEachBatch<Batch extends LabelledBatch>(
   batchSize: number,
   checkpoint: () => Promise<void>,
   forward: (ctx: ForwardContext, batch: Batch) => Promise<Variable>,
+  blockBytes?: number,
 ): Promise<Predictions> {
   const { engine } = model;
   const logits: Float32Array[] = [];
@@ -795,7 +807,7 @@ async function forEachBatch<Batch extends LabelledBatch>(
     await checkpoint();
     const batch = await data.batch(indicesFrom(begin));
     if (begin + batchSize < data.size) data.prefetch?.(indicesFrom(begin + batchSize));
-    const ctx = ForwardContext.evaluation(engine);
+    const ctx = ForwardContext.evaluation(engine, { blockBytes });
     try {
       const { tensor } = await forward(ctx, batch);
       logits.push((await engine.read(tensor)) as Float32Array);

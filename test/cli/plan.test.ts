@@ -26,6 +26,21 @@ test('the plan of a recipe is that of the planner: weights, moments, what is kep
   assert.equal(value(text, '  layer 7'), sum((a) => a.part === 'layer 7'));
 });
 
+test('blocks are planned as they are asked for: the peak is smaller, what is kept is not', () => {
+  const of = (...more: string[]) => planText(['--recipe', 'squad-v2', '--batch-size', '16', ...more]);
+  const [whole, blocks] = [of(), of('--block-bytes', '16MiB')];
+  const recipe = { ...recipeNamed('squad-v2'), batchSize: 16 };
+  const plan = planMemory(memoryQuery(recipe, { blockBytes: 16 * 2 ** 20 }));
+  assert.equal(value(blocks, 'temporaries'), 'of attention and MLP in blocks of 16.0 MiB');
+  assert.doesNotMatch(whole, /^temporaries/m);
+  assert.match(of('--mode', 'tuned'), /^temporaries +of attention and MLP in blocks of 64\.0 MiB$/m);
+  assert.ok(value(blocks, 'peak').startsWith(`${formatBytes(plan.peakBytes)}, `));
+  assert.ok(plan.peakBytes < planMemory(memoryQuery(recipe)).peakBytes);
+  assert.equal(value(blocks, 'kept for backward'), value(whole, 'kept for backward'));
+  assert.throws(() => of('--block-bytes', 'few'), (e: Error) => e instanceof InvalidArgumentError && /'few'/.test(e.message));
+  assert.throws(() => of('--block-bytes', '0'), (e: Error) => e instanceof InvalidArgumentError && /blockBytes is 0/.test(e.message));
+});
+
 test('another policy than inter-layer scheduling is refused', () => {
   assert.throws(() => planText(['--recipe', 'rte', '--policy', 'bitfit']), /inter-layer scheduling only/);
 });
@@ -44,9 +59,13 @@ test('with a budget the plan is of the largest batch that fits; with a batch siz
   assert.ok(batch > 1);
   const peak = (batchSize: number) => planMemory(memoryQuery({ ...recipeNamed('rte'), freezeRate: 0, batchSize })).peakBytes;
   assert.ok(peak(batch) <= 2.5 * 2 ** 30 && peak(batch + 1) > 2.5 * 2 ** 30);
-  const changed = planText(['--recipe', 'rte', '--freeze-rate', '0', `--budget=${peak(64) - 1}`, '--batch-size=64']);
-  assert.match(value(changed, 'budget'), /changed to fit/);
-  assert.equal(value(changed, 'mode'), 'paper, probabilities recomputed');
+  const changed = (budget: number) => planText(['--recipe', 'rte', '--freeze-rate', '0', `--budget=${budget}`, '--batch-size=64']);
+  const blocks = changed(peak(64) - 1);
+  assert.match(value(blocks, 'budget'), /changed to fit/);
+  assert.equal(value(blocks, 'temporaries'), 'of attention and MLP in blocks of 64.0 MiB');
+  assert.equal(value(blocks, 'mode'), 'paper');
+  const { peakBytes } = planMemory({ ...memoryQuery({ ...recipeNamed('rte'), freezeRate: 0, batchSize: 64 }), blockBytes: 64 * 2 ** 20 });
+  assert.equal(value(changed(peakBytes - 1), 'mode'), 'paper, probabilities recomputed');
 });
 
 test('8-bit moments and moments of frozen layers off the device are planned as they are asked for, and proposed where they make a batch fit', () => {
@@ -64,7 +83,8 @@ test('8-bit moments and moments of frozen layers off the device are planned as t
     assert.match(value(text, 'optimizer moments'), said);
     assert.ok(plan.peakBytes < planMemory(memoryQuery(recipe)).peakBytes);
   }
-  const fits = planText([...words, '--mode', 'tuned', '--frozen-biases', '--budget=1.1GiB']);
+  const { peakBytes } = planMemory(memoryQuery(recipe, { mode: 'tuned' }));
+  const fits = planText([...words, '--mode', 'tuned', `--budget=${peakBytes - 1}`]);
   assert.match(value(fits, 'budget'), /changed to fit/);
   assert.match(value(fits, 'optimizer moments'), /8-bit moments$/);
 });

@@ -26,6 +26,7 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['a freeze rate below 0', ['--task', 'grammar', '--freeze-rate=-0.1'], /-0\.1/],
   ['a freeze rate that is no number', ['--task', 'grammar', '--freeze-rate', 'abc'], /--freeze-rate is 'abc'/],
   ['a batch of 0', ['--task', 'grammar', '--batch-size', '0'], /--batch-size is 0/],
+  ['a block of nothing', ['--task', 'grammar', '--block-bytes', '0B'], /blockBytes is 0/],
   ['a data set that is not in the cache, offline', ['--task', 'cola', '--offline'], /offline/i],
   ['a folder without the task', ['--task', 'cola', '--data', folder], /train\.tsv/],
   ['an unknown policy', ['--task', 'grammar', '--policy', 'ilss'], /'ilss'.*ils, none/],
@@ -65,6 +66,17 @@ test('a run writes checkpoint, metrics and a history of every step', async () =>
   assert.ok(metrics.after.accuracy > 0 && metrics.after.accuracy <= 1);
   assert.equal(readFileSync(path.join(out, 'steps.csv'), 'utf8').trim().split('\n').length, 4);
   for (const file of ['model.safetensors', 'config.json', 'vocab.txt', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.ok(existsSync(path.join(out, file)), file);
+});
+
+test('blocks reach the training: the engine’s peak is smaller by a temporary or two, and the loss is the same', async () => {
+  const metricsOf = async (...more: string[]) => {
+    const to = path.join(folder, `blocks${more.length}`);
+    assert.equal(await train(['--task', 'grammar', '--steps', '2', '--batch-size', '64', '--max-length', '32', '--freeze-rate', '0', '--skip-first-evaluation', '--max-eval-samples', '64', '--out', to, ...more]), 0);
+    return JSON.parse(readFileSync(path.join(to, 'metrics.json'), 'utf8')) as { peakBytes: number; after: { loss: number } };
+  };
+  const [whole, blocks] = [await metricsOf(), await metricsOf('--block-bytes', '64KiB')];
+  assert.ok(blocks.peakBytes < whole.peakBytes - 2 ** 20, `${blocks.peakBytes} is not well below ${whole.peakBytes}`);
+  assert.ok(Math.abs(blocks.after.loss - whole.after.loss) < 1e-3);
 });
 
 test('--save-steps writes checkpoints, --resume goes on from the last one and makes what one run makes, and without it they are not written over', async () => {

@@ -449,6 +449,13 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
       const both = a.filter((v, i) => v > 0 && other[i] > 0).length / n;
       assert.ok(Math.abs(both - (1 - p) ** 2) < 0.02, 'masks of two counters are independent');
       assert.notDeepEqual(await draw(8, 3), a);
+      // A block of a larger tensor gets that tensor's mask, wherever it begins.
+      for (const [offset, size] of [[4, 9], [1, 7], [1234, 2000], [16_385, 3], [n - 5, 5]]) {
+        const few = e.full([size], 1);
+        const y = e.dropout(few, p, { seed: 7, counter: 3, offset });
+        assert.deepEqual(await e.read(y), a.slice(offset, offset + size));
+        e.free(few, y);
+      }
       const kept = a.filter((v) => v > 0);
       assert.ok(kept.every((v) => Math.abs(v - 1 / (1 - p)) < 1e-6));
       assert.ok(Math.abs(kept.length / n - (1 - p)) < 4 * Math.sqrt((p * (1 - p)) / n));

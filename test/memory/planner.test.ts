@@ -65,6 +65,10 @@ for (const [kernels, make, missing] of ENGINES)
         { mode: 'paper', moments: 'what trains' },
         { mode: 'paper', frozenBiases: true, dropout: false, magnitude: 'relative-l2', moments: 'what trains' },
         { mode: 'tuned' },
+        // Blocks of queries; of heads or examples; of examples, odd ones left over.
+        { mode: 'exact', blockBytes: 1 },
+        { mode: 'tuned', blockBytes: 150 },
+        { mode: 'paper', blockBytes: 1600 },
         { mode: { ...SCHEMES.paper, attentionProbs: 'u8-row' }, optimizer: { weightDecay: 0 }, magnitude: 'relative-l2' },
         { mode: 'exact', frozen: [], optimizer: { moments: '8-bit' } },
         { mode: 'paper', optimizer: { moments: '8-bit' } },
@@ -77,10 +81,10 @@ for (const [kernels, make, missing] of ENGINES)
         const names = model.layers.map((l) => l.name);
         const frozen = options.frozen ?? names.filter(() => random.uniform() < 0.7);
         const indices = names.flatMap((n, i) => (frozen.includes(n) ? [i] : []));
-        const { mode, frozenBiases, magnitude, dropout, optimizer, moments = 'every parameter' } = options;
+        const { mode, frozenBiases, magnitude, dropout, optimizer, blockBytes, moments = 'every parameter' } = options;
         const trainer = new SlimFitTrainer<never>({
           model, train, batchSize: B, totalSteps: 10, schedule: 'constant', measureEncodingsEvery: 0, onWarning: () => {},
-          mode, frozenBiases, magnitude, dropout, optimizer,
+          mode, frozenBiases, magnitude, dropout, optimizer, blockBytes,
           // The first step makes the moments.
           policy: (layers) => ({ name: 'fixed', magnitudes: new Float64Array(layers.length), select: (step) => (step === 0 && moments === 'every parameter' ? [] : indices), observe: () => {}, state: () => ({}), restore: () => {} }),
         });
@@ -177,6 +181,25 @@ function smallestChanges(kernels: Kernels): void {
   for (let i = 1; i < changes.length - 2; i++) assert.ok(peaks[i] < peaks[i - 1], `${kernels}, change ${i}: ${peaks}`);
 }
 
+test('where temporaries are larger than 64 MiB, blocks of so much are the first change, and the second one comes with them', () => {
+  const config = parseBertConfig({ model_type: 'bert', num_labels: 2, vocab_size: 100, num_hidden_layers: 2 });
+  const query = { kind: 'question-answering', config, batchSize: 32, length: 384, freezeRate: 0.5 } as const;
+  const whole = planMemory(query);
+  const blocks = planMemory({ ...query, blockBytes: 64 * 2 ** 20 });
+  assert.equal(blocks.activationBytes, whole.activationBytes);
+  // Scores and probabilities, 4BAT² each, are no longer there.
+  assert.ok(blocks.peakBytes < whole.peakBytes - 4 * 32 * 12 * 384 ** 2);
+  const first = fitMemory({ ...query, budget: whole.peakBytes - 1 });
+  assert.deepEqual([first.changes, first.plan.peakBytes], [{ blockBytes: 64 * 2 ** 20 }, blocks.peakBytes]);
+  const second = fitMemory({ ...query, budget: blocks.peakBytes - 1 });
+  assert.deepEqual(Object.keys(second.changes), ['blockBytes', 'mode']);
+  // Mode tuned has them already.
+  assert.equal('blockBytes' in fitMemory({ ...query, mode: 'tuned', frozenBiases: false, budget: planMemory({ ...query, mode: 'tuned', frozenBiases: false }).peakBytes - 1 }).changes, false);
+  assert.equal(planMemory({ ...query, mode: 'tuned' }).peakBytes, planMemory({ ...query, mode: 'tuned', blockBytes: 64 * 2 ** 20 }).peakBytes);
+  assert.ok(planMemory({ ...query, mode: 'tuned', blockBytes: Infinity }).peakBytes > planMemory({ ...query, mode: 'tuned' }).peakBytes);
+  assert.throws(() => fitMemory({ ...query, budget: 1e6 }), (e: Error) => e instanceof MemoryBudgetError && e.message.includes('with blocks of 64.0 MiB, mode tuned'));
+});
+
 test('a budget that nothing fits in is refused with the smallest that would do', () => {
   const query = { kind: 'sequence-classification', config: bert, length: T } as const;
   for (const batchSize of [undefined, 4]) {
@@ -209,6 +232,7 @@ test('what cannot be planned is refused by its value', () => {
     [{ frozen: ['no.such.weight'] }, 'no.such.weight'],
     [{ mode: 'fast' }, 'fast'],
     [{ kernels: 'cuda' }, 'cuda'],
+    [{ blockBytes: 0 }, 'blockBytes is 0'],
   ] as const)
     assert.throws(() => planMemory({ ...good, ...change } as MemoryQuery), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(change));
   assert.throws(() => planMemory({ ...good, length: 99 }), SequenceTooLongError);

@@ -446,6 +446,27 @@ for (const mode of MODES)
     }
   });
 
+for (const mode of MODES)
+  it(`self-attention in blocks, ${mode}: of examples, of heads, of queries, context and gradients are those of the formula, and what is kept is the same`, async (r) => {
+    const [batch, tokens] = [3, 4];
+    const { q, k, v, g } = attentionCase(r, batch, tokens);
+    const mask: Ref = { shape: [batch, 1, 1, tokens], data: Array.from({ length: batch * tokens }, (_, i) => (i % tokens === 3 || i === 6 ? -10000 : 0)) };
+    const paper = mode === 'paper';
+    const want = attentionReference(q, k, v, g, tokens, { paper, mask });
+    if (paper) assert.ok(want.p.data.every((p) => Math.abs(((p * 256) % 1) - 0.5) > 1e-3), 'the example must not hang on rounding');
+    const head = 4 * tokens ** 2;
+    for (const blockBytes of [2 * A * head, A * head, head, head / 2, 1]) {
+      const onDevice = upload(mask);
+      const { y, grads, kept } = await trial({ mode, context: ForwardContext.deterministic(engine, SCHEMES[mode], { blockBytes }), inputs: { q, k, v }, grad: g, forward: attend({ mask: onDevice }) });
+      engine.free(onDevice);
+      near(y, want.y, 'context');
+      near(grads.q, want.dq, 'dq');
+      near(grads.k, want.dk, 'dk');
+      near(grads.v, want.dv, 'dv');
+      assert.deepEqual(kept, keptOf(paper, batch, tokens));
+    }
+  });
+
 it('attention’s probability of 1 is kept as 255/256', async () => {
   // One token: the probability is 1, and dv = p'·g.
   const one = (data: number[]): Ref => ({ shape: [1, 1, A * D], data });

@@ -352,6 +352,66 @@ it('what is kept comes back: float32 as it was, codes as the values they stand f
   assert.throws(() => kept[0].load(), UseAfterFreeError);
 });
 
+it('what is kept piece by piece is one entry, of the bytes of its pieces; a piece may go early, the rest goes with its closure', async (tape) => {
+  const w = weights('w');
+  const x = vector([1, 2]);
+  const y = tape.variable(engine.add(x, w.w.data), [], [w.w]);
+  const [codes, floats] = [tape.keepPieces(reason('codes'), 'q3.4', [3, 4]), tape.keepPieces({ ...reason('floats'), role: 'static' }, 'float32', [5])];
+  for (const values of [[0.5, -9, 1.03125, 2], [1, 2, 3, 4, 5, 6, 7, 0.25]]) {
+    const piece = vector(values);
+    codes.add(piece);
+    engine.free(piece);
+  }
+  for (const values of [[1, 2], [3, 4, 5]]) {
+    const piece = vector(values);
+    floats.add(piece);
+    engine.free(piece);
+  }
+  const read = async (t: DeviceTensor) => {
+    const values = Array.from(await engine.read(t));
+    engine.free(t);
+    return values;
+  };
+  assert.deepEqual(await read(codes.piece(0).load()), [0.5, -8, 1, 2]);
+  assert.ok('encoded' in codes.piece(1));
+  assert.deepEqual(await read(codes.piece(1).load()), [1, 2, 3, 4, 5, 6, 7, 0.25]);
+  assert.deepEqual(await read(floats.piece(1).load()), [3, 4, 5]);
+  assert.deepEqual(
+    tape.ledger.entries.map((e) => [e.layer, e.what, e.role, e.encoding, [...e.shape], e.bytes, e.padding]),
+    [
+      ['codes', 'input', 'dynamic', 'q3.4', [3, 4], 12, 0],
+      ['floats', 'input', 'static', 'float32', [5], 20, 0],
+    ],
+  );
+  assert.deepEqual([live('activations'), tape.ledger.liveBytes], [32, 32]);
+  assert.deepEqual(tape.course.map((p) => [p.layer, p.activationBytes]), [['codes', 4], ['codes', 12], ['floats', 20], ['floats', 32]]);
+  tape.record(y, [], [w.w], (g) => {
+    floats.release(1);
+    assert.deepEqual([live('activations'), tape.ledger.liveBytes], [20, 20]);
+    codes.release(0);
+    assert.deepEqual([live('activations'), tape.ledger.liveBytes], [16, 16]);
+    assert.throws(() => codes.piece(0).load(), UseAfterFreeError);
+    tape.accumulate(w.w, g);
+    return [];
+  });
+  const loss = lossOf(tape, y, [1, 1]);
+  tape.backward(loss, () => {});
+  assert.deepEqual([live('activations'), tape.ledger.liveBytes, tape.ledger.totalBytes], [0, 0, 32]);
+  engine.free(x, y.tensor, loss.tensor);
+  w.free();
+});
+
+it('a tape that is disposed of before backward frees what was kept piece by piece', (tape) => {
+  const pieces = tape.keepPieces(reason('codes'), 'q0.8', [2, 3]);
+  const piece = vector([0.5, 0.25, 0.125]);
+  pieces.add(piece);
+  engine.free(piece);
+  // The last word of a piece is filled up.
+  assert.deepEqual(tape.ledger.entries.map((e) => [e.bytes, e.padding]), [[4, 1]]);
+  tape.dispose();
+  assert.deepEqual([live('activations'), tape.ledger.liveBytes], [0, 0]);
+});
+
 it('the course tells the bytes alive after each activation kept and each let go: up, then down to nothing', (tape) => {
   const w = weights('a', 'b');
   const x = vector([1, 2]);

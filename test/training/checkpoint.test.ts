@@ -298,6 +298,7 @@ const mismatches: readonly [field: string, options: Partial<TrainerOptions>][] =
   ['scheme.geluInput', { mode: { ...SCHEMES.paper, geluInput: 'float32' } }],
   ['frozenBiases', { frozenBiases: true }],
   ['magnitude', { magnitude: 'relative-l2' }],
+  ['blockBytes', { blockBytes: 1000 }],
   ['optimizer.eps', { optimizer: { eps: 1e-8 } }],
   ['optimizer.noDecay', { optimizer: { noDecay: [] } }],
   ['frozenParameters', { frozenParameters: 'zerograd' }],

@@ -253,6 +253,7 @@ test('what cannot work is refused by its value', async () => {
     [{ alwaysTrain: ['no.such.weight'] }, 'no.such.weight'],
     [{ train: { ...train, size: 0 } }, 'no training examples'],
     [{ mode: 'fast' as 'paper' }, 'fast'],
+    [{ blockBytes: -1 }, 'blockBytes is -1'],
     [{ magnitude: 'l1' as 'relative-l2' }, 'l1'],
     [{ mode: { ...SCHEMES.paper, attentionProbs: 'int4' as 'recompute' } }, 'int4'],
     [{ optimizer: { beta1: 1 } }, '1'],

@@ -46,10 +46,10 @@ export class FusedEngine extends TensorflowEngine {
     return this.fused(grad.shape, 'SlimfitGeluGradCoded', this.raw(grad), this.raw(x.words));
   }
   /** The random bits of `randomBits.ts`: the wasm and cpu engines draw the same mask. */
-  override dropout(x: DeviceTensor, p: number, { seed, counter }: RandomKey): DeviceTensor {
+  override dropout(x: DeviceTensor, p: number, { seed, counter, offset = 0 }: RandomKey): DeviceTensor {
     const threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
     return this.run(x.shape, () => {
-      const key = this.temporary(this.tf.createTensor([3], TF_TYPE.int32, Int32Array.of(seed, counter, threshold)));
+      const key = this.temporary(this.tf.createTensor([4], TF_TYPE.int32, Int32Array.of(seed, counter, threshold, offset)));
       return this.op('SlimfitDropout', [], [this.raw(x), key, this.float(1 / (1 - p))]);
     });
   }

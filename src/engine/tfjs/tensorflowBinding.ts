@@ -8,7 +8,7 @@ import { EngineUnavailableError } from '../../errors';
 import { shieldFromSignals } from './signalShield';
 
 /** Element types as TensorFlow numbers them (tensorflow/core/framework/types.proto). */
-export const TF_TYPE = { float: 1, int32: 3, uint8: 4, int8: 6, int64: 9, bool: 10, resource: 20 } as const;
+export const TF_TYPE = { float: 1, int32: 3, uint8: 4, int8: 6, int64: 9, bool: 10, resource: 20, uint64: 23 } as const;
 
 /** Kinds of attributes as the addon numbers them (TF_AttrType). */
 const ATTR = { string: 0, int: 1, float: 2, bool: 3, type: 4, shape: 5 } as const;

@@ -26,6 +26,8 @@ import { type Attr, attr, TF_TYPE, type TensorflowBinding } from './tensorflowBi
 export type Id = number;
 
 const FLOAT = attr.type('T', 'float');
+/** TensorFlow's number of the algorithm. */
+const PHILOX = 1;
 const typeOf = (dtype: DType): 'float' | 'int32' => (dtype === 'int32' ? 'int32' : 'float');
 
 /** Any device that TensorFlow has. */
@@ -249,14 +251,25 @@ export class TensorflowEngine extends ComposedEngine<Id> {
     return this.run(shape, () => {
       const seed = this.tf.createTensor([2], TF_TYPE.int32, Int32Array.of(key.seed | 0, key.counter | 0));
       this.temporaries.push(seed);
-      const attrs = [attr.type('dtype', 'float'), attr.type('T', 'int32'), attr.type('Tseed', 'int32')];
       // One flat draw, so that the mask depends on the number of elements alone.
-      const uniform = this.tmp('StatelessRandomUniform', attrs, [this.ints([sizeOf(shape)]), seed]);
+      const uniform = this.uniforms(sizeOf(shape), seed, key.offset ?? 0);
       const kept = this.tmp('GreaterEqual', [FLOAT], [uniform, this.float(p)]);
       this.temporaries.push(this.cast(kept, 'bool', 'float'));
       const scaled = this.tmp('Mul', [FLOAT], [this.temporaries[this.temporaries.length - 1], this.float(1 / (1 - p))]);
       return this.op('Reshape', [FLOAT, attr.type('Tshape', 'int32')], [scaled, this.ints(shape)]);
     });
+  }
+
+  /** Numbers of the stream from a position on (a temporary). Philox counts in fours: the counter is moved on, and what the first four have too many is cut off. */
+  private uniforms(size: number, seed: Id, offset: number): Id {
+    if (offset === 0) return this.tmp('StatelessRandomUniform', [attr.type('dtype', 'float'), attr.type('T', 'int32'), attr.type('Tseed', 'int32')], [this.ints([size]), seed]);
+    const [key, start] = this.tf.executeOp('StatelessRandomGetKeyCounter', [attr.type('Tseed', 'int32')], [seed], 2).map(({ id }) => this.temporary(id));
+    const fours = this.temporary(this.cast(this.temporary(this.tf.createTensor([2], TF_TYPE.int32, Int32Array.of(Math.floor(offset / 4), 0))), 'int32', 'int64'));
+    const moved = this.tmp('AddV2', [attr.type('T', 'int64')], [this.tmp('Bitcast', [attr.type('T', 'uint64'), attr.type('type', 'int64')], [start]), fours]);
+    const counter = this.tmp('Bitcast', [attr.type('T', 'int64'), attr.type('type', 'uint64')], [moved]);
+    const extra = offset % 4;
+    const drawn = this.tmp('StatelessRandomUniformV2', [attr.type('dtype', 'float'), attr.type('Tshape', 'int32')], [this.ints([size + extra]), key, counter, this.int(PHILOX)]);
+    return extra === 0 ? drawn : this.tmp('Slice', [FLOAT, attr.type('Index', 'int32')], [drawn, this.ints([extra]), this.ints([size])]);
   }
 
   private cast(id: Id, from: keyof typeof TF_TYPE, to: keyof typeof TF_TYPE): Id {

@@ -203,7 +203,7 @@ class TfjsEngine extends ComposedEngine<tf.Tensor> {
     );
   }
   protected dropoutMask(shape: readonly number[], p: number, key: RandomKey): DeviceTensor {
-    return this.place(dropoutMask(sizeOf(shape), p, key.seed, key.counter), shape);
+    return this.place(dropoutMask(sizeOf(shape), p, key.seed, key.counter, key.offset), shape);
   }
 
   protected pack(x: DeviceTensor, encoding: FixedPoint): EncodedTensor {

@@ -234,17 +234,17 @@ void geluGradCoded(Call& c) {
   });
 }
 
-/** pcg3d as in src/engine/randomBits.ts. Inputs: x, [seed, counter, threshold], scale. Kept where the random bits reach the threshold. */
+/** pcg3d as in src/engine/randomBits.ts. Inputs: x, [seed, counter, threshold, position of the first element (else 0)], scale. Kept where the random bits reach the threshold. */
 void dropout(Call& c) {
   const float* x = c.in(0);
   const uint32_t* key = c.in<uint32_t>(1);
-  const uint32_t a0 = key[0] * 1664525u + 1013904223u, b0 = key[1] * 1664525u + 1013904223u, threshold = key[2];
+  const uint32_t a0 = key[0] * 1664525u + 1013904223u, b0 = key[1] * 1664525u + 1013904223u, threshold = key[2], offset = c.size(1) > 3 ? key[3] : 0;
   const float scale = *c.in(2);
   float* y = c.out(0, c.shape(0));
   if (!y) return;
   overRange(c.size(0), BLOCK, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
-      uint32_t z = static_cast<uint32_t>(i) * 1664525u + 1013904223u;
+      uint32_t z = (offset + static_cast<uint32_t>(i)) * 1664525u + 1013904223u;
       uint32_t a = a0 + b0 * z;
       uint32_t b = b0 + z * a;
       z += a * b;
