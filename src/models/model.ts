@@ -144,7 +144,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Bytes that a training step on a batch of this shape would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
-   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train, and whether biases freeze with them
+   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train, whether biases freeze with them, and whether layers are run again in backward
    */
   predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;
@@ -160,6 +160,11 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   /** Frees the weights. The model cannot be used afterwards. */
   dispose(): void {
     for (const p of this.parameters.values()) if (!p.data.freed) this.engine.free(p.data);
+  }
+
+  /** All parameters of a module. */
+  protected parametersOf(module: string): Parameter[] {
+    return [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`));
   }
 
   protected parameter(name: string): Parameter {

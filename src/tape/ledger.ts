@@ -8,18 +8,22 @@ import type { LedgerEntry } from './roles';
 /** Every tensor kept by one forward pass. A storage kept by several layers counts once, for the first of them. */
 export class ActivationLedger {
   private readonly list: LedgerEntry[] = [];
-  /** Live storages and how many entries hold them. */
-  private readonly holders = new Map<number, number>();
-  private live = 0;
+  /** Live storages with how many entries hold them, and their bytes. */
+  private readonly alive: { readonly holders: Map<number, number>; bytes: number };
+
+  /** @param within ledger of a pass that this one is part of: entries are apart, what is alive is counted in common */
+  constructor(within?: ActivationLedger) {
+    this.alive = within?.alive ?? { holders: new Map(), bytes: 0 };
+  }
 
   /** Everything kept since the start, in order of forward, freed or not. */
   get entries(): readonly LedgerEntry[] {
     return this.list;
   }
 
-  /** Bytes kept now. */
+  /** Bytes kept now, by the pass that this one is part of too. */
   get liveBytes(): number {
-    return this.live;
+    return this.alive.bytes;
   }
 
   /** Bytes of all entries: what forward left alive for backward. */
@@ -29,24 +33,26 @@ export class ActivationLedger {
 
   /** Notes that tensors are kept on behalf of one layer. */
   add(entry: Omit<LedgerEntry, 'bytes'>, tensors: readonly DeviceTensor[]): void {
+    const { holders } = this.alive;
     let bytes = 0;
     for (const t of tensors) {
-      const n = this.holders.get(t.storageId) ?? 0;
+      const n = holders.get(t.storageId) ?? 0;
       if (n === 0) bytes += t.bytes;
-      this.holders.set(t.storageId, n + 1);
+      holders.set(t.storageId, n + 1);
     }
-    this.live += bytes;
+    this.alive.bytes += bytes;
     this.list.push({ ...entry, bytes });
   }
 
   /** Notes that one entry no longer needs its tensors (call before freeing them). */
   remove(tensors: readonly DeviceTensor[]): void {
+    const { holders } = this.alive;
     for (const t of tensors) {
-      const n = this.holders.get(t.storageId) ?? 0;
+      const n = holders.get(t.storageId) ?? 0;
       if (n === 1) {
-        this.holders.delete(t.storageId);
-        this.live -= t.bytes;
-      } else this.holders.set(t.storageId, n - 1);
+        holders.delete(t.storageId);
+        this.alive.bytes -= t.bytes;
+      } else holders.set(t.storageId, n - 1);
     }
   }
 }
