@@ -69,7 +69,7 @@ export { evaluate, predict, SlimFitTrainer } from './training/trainer';
 export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
 export { fromRecipe, type FromRecipeOptions, type RecipeRun } from './training/fromRecipe';
 export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, type ImageRecipe, type Recipe, type SquadRecipe } from './training/recipes';
-export { planRecipe, type RecipePlan } from './training/recipePlan';
+export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';
 export type { StepRecord } from './training/stepRecord';
 export { GradientComparison, type GradientError } from './training/gradients';
 export { History, type StepField, type StoredHistory } from './training/history';
@@ -79,7 +79,7 @@ export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, ty
 export { Random } from './random';
 
 // Activations: what is kept for backward, and why.
-export { ForwardContext } from './nn/context';
+export { ForwardContext, type ForwardOptions } from './nn/context';
 export { ActivationLedger } from './tape/ledger';
 export { Parameter } from './tape/parameter';
 export { Tape, type Backward, type GradientSink, type Kept, type KeptEncoded, type KeptSparse, type KeepReason, type TapeOptions, type Variable } from './tape/tape';

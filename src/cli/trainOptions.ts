@@ -5,6 +5,7 @@ import { GRAMMAR_TASK } from '../data/embedded/grammarTask';
 import { GLUE_TASKS } from '../data/glue';
 import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
+import { checkAccumulation } from '../models/microBatches';
 import type { FromRecipeOptions } from '../training/fromRecipe';
 import { type AugmentationName, type GlueRecipe, type Recipe, recipeNamed, recipes, RECIPES } from '../training/recipes';
 import { type ActivationMode, SCHEMES } from '../tape/scheme';
@@ -32,6 +33,10 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step
+  --gradient-accumulation-steps N
+                          run a step's examples in so many micro-batches and apply the sum of their gradients once: less memory, the same result
+  --gradient-checkpointing
+                          keep only the input of an encoder layer and run it again in backward: less memory, the same result, more time
   --learning-rate R       its peak
   --schedule NAME         linear, constant, or the authors' glue, stsb, warm, vit
   --warmup-steps N        of linear warm-up; default 0
@@ -65,6 +70,8 @@ const OPTIONS = {
   epochs: { type: 'string' },
   steps: { type: 'string' },
   'batch-size': { type: 'string' },
+  'gradient-accumulation-steps': { type: 'string' },
+  'gradient-checkpointing': { type: 'boolean' },
   'learning-rate': { type: 'string' },
   schedule: { type: 'string' },
   'warmup-steps': { type: 'string' },
@@ -85,6 +92,8 @@ export interface TrainRequest {
   readonly options: FromRecipeOptions;
   readonly mode: ActivationMode;
   readonly frozenBiases: boolean;
+  readonly gradientAccumulationSteps: number;
+  readonly gradientCheckpointing: boolean;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -146,6 +155,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     optimizer: { ...base.optimizer, ...defined({ weightDecay }) },
   } as Recipe;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
+  const gradientAccumulationSteps = count('gradient-accumulation-steps') ?? 1;
+  checkAccumulation(gradientAccumulationSteps, recipe.batchSize);
+  const gradientCheckpointing = values['gradient-checkpointing'] === true;
   const options: FromRecipeOptions = {
     ...defined({
       model: usesEmbedded ? embeddedModel() : model,
@@ -157,9 +169,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'] }) },
+    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'] }) },
   };
-  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', gradientAccumulationSteps, gradientCheckpointing, dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** Without the fields that are undefined. */

@@ -139,6 +139,11 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   /** Logits and mean loss of a labelled batch. @throws LabelError, SequenceTooLongError; nothing was computed then. */
   abstract forwardWithLoss(ctx: ForwardContext, batch: Batch): ModelOutput;
 
+  /** How many terms the mean loss of a batch is over, which is its weight beside other micro-batches of a step: here its examples. */
+  lossTerms(batch: Batch): number {
+    return batch.batchSize;
+  }
+
   /** Examples and tokens (padding included) of a batch. */
   abstract countOf(batch: BatchShape<Batch>): { examples: number; tokens: number };
 

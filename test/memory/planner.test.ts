@@ -9,7 +9,7 @@ import { fusedKernels, loadTensorflow } from '../../src/engine/tfjs/tensorflowBi
 import { InvalidArgumentError, MemoryBudgetError, SequenceTooLongError } from '../../src/errors';
 import { parseBertConfig } from '../../src/hub/config';
 import { parseViTConfig } from '../../src/hub/vitConfig';
-import { fitMemory, type MemoryQuery, planMemory } from '../../src/memory/planner';
+import { fitMemory, type MemoryFit, type MemoryQuery, planMemory } from '../../src/memory/planner';
 import { BertForQuestionAnswering } from '../../src/models/bert';
 import type { BatchSource, ImageBatch, Model } from '../../src/models/model';
 import { ViTForImageClassification } from '../../src/models/vit';
@@ -42,7 +42,9 @@ function modelOf(engine: Engine, kind: Kind): { model: Model<never>; train: Batc
     const batch: ImageBatch = { pixelValues: Float32Array.from({ length: B * 3 * 144 }, () => random.normal()), labels: Int32Array.of(0, 1, 2), batchSize: B, channels: 3, height: 12, width: 12 };
     return { model: ViTForImageClassification.fresh(engine, vit) as never, train: { size: B, batch: () => batch as never }, query: { kind, config: vit } };
   }
-  const text = tinyBatch(bert, B, T);
+  const tiny = tinyBatch(bert, B, T);
+  // Padding in every sequence, so that every micro-batch has a mask, as is planned.
+  const text = { ...tiny, attentionMask: tiny.attentionMask.map((m, i) => (i % T === T - 1 ? 0 : m)) };
   const batch = kind === 'question-answering' ? { ...text, labels: new Int32Array(2 * B) } : text;
   const model = kind === 'question-answering' ? BertForQuestionAnswering.fresh(engine, bert) : tinyModel(engine, bert);
   return { model: model as never, train: { size: B, batch: () => batch as never }, query: { kind, config: bert, length: T } };
@@ -61,16 +63,22 @@ for (const [kernels, make, missing] of ENGINES)
         { mode: 'paper', frozenBiases: true, dropout: false, magnitude: 'relative-l2', moments: 'what trains' },
         { mode: 'tuned' },
         { mode: { ...SCHEMES.paper, attentionProbs: 'u8-row' }, optimizer: { weightDecay: 0 }, magnitude: 'relative-l2' },
+        { mode: 'exact', frozen: [], gradientCheckpointing: true },
+        { mode: 'paper', gradientCheckpointing: true },
+        { mode: 'tuned', gradientCheckpointing: true },
+        { mode: 'exact', frozen: [], gradientAccumulationSteps: 2 },
+        { mode: 'paper', gradientAccumulationSteps: 3 },
+        { mode: 'tuned', gradientAccumulationSteps: 2, gradientCheckpointing: true, dropout: false },
       ];
       for (const options of cases) {
         const { model, train, query } = modelOf(engine, kind);
         const names = model.layers.map((l) => l.name);
         const frozen = options.frozen ?? names.filter(() => random.uniform() < 0.7);
         const indices = names.flatMap((n, i) => (frozen.includes(n) ? [i] : []));
-        const { mode, frozenBiases, magnitude, dropout, optimizer, moments = 'every parameter' } = options;
+        const { mode, frozenBiases, magnitude, dropout, optimizer, gradientAccumulationSteps, gradientCheckpointing, moments = 'every parameter' } = options;
         const trainer = new SlimFitTrainer<never>({
           model, train, batchSize: B, totalSteps: 10, schedule: 'constant', measureEncodingsEvery: 0, onWarning: () => {},
-          mode, frozenBiases, magnitude, dropout, optimizer,
+          mode, frozenBiases, magnitude, dropout, optimizer, gradientAccumulationSteps, gradientCheckpointing,
           // The first step makes the moments.
           policy: (layers) => ({ name: 'fixed', magnitudes: new Float64Array(layers.length), select: (step) => (step === 0 && moments === 'every parameter' ? [] : indices), observe: () => {}, state: () => ({}), restore: () => {} }),
         });
@@ -137,7 +145,14 @@ test('a larger budget never gives a smaller batch, the batch fits, and the next 
 
 test('a batch that does not fit gets the smallest change that makes it fit, in order of harm', () => {
   const query = { kind: 'image-classification', config: vit, batchSize: 8, freezeRate: 0.5, mode: 'exact' } as const;
-  const changes = [{}, { mode: { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' as const } }, { mode: 'tuned' as const, frozenBiases: false }, { mode: 'tuned' as const, frozenBiases: true }, { mode: 'tuned' as const, frozenBiases: true, freezeRate: 0.75 }];
+  const parts = (gradientAccumulationSteps: number) => ({ gradientAccumulationSteps });
+  const again = { ...parts(8), gradientCheckpointing: true };
+  const tuned = { ...again, mode: 'tuned' as const };
+  const changes: readonly MemoryFit['changes'][] = [
+    {}, parts(2), parts(4), parts(8), again,
+    { ...again, mode: { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' } },
+    { ...tuned, frozenBiases: false }, { ...tuned, frozenBiases: true }, { ...tuned, frozenBiases: true, freezeRate: 0.75 },
+  ];
   const peaks = changes.map((c) => planMemory({ ...query, ...c }).peakBytes);
   for (const [i, change] of changes.entries()) {
     // What an earlier change gives already is no reason for a later one.
@@ -146,7 +161,40 @@ test('a batch that does not fit gets the smallest change that makes it fit, in o
     assert.deepEqual(fit.changes, change);
     assert.equal(fit.plan.peakBytes, peaks[i]);
   }
-  assert.ok(peaks[1] < peaks[0] && peaks[2] < peaks[1]);
+  assert.ok(peaks[1] < peaks[0] && peaks[2] < peaks[1] && peaks[4] < peaks[3], `${peaks}`);
+});
+
+test('a change that makes a step no smaller is not among those that make it fit: micro-batches, where the gradients held between them outweigh the activations', () => {
+  const query = { kind: 'sequence-classification', config: bert, length: 1, batchSize: 2, freezeRate: 0, mode: 'exact', dropout: false, moments: 'what trains' } as const;
+  const peak = (changes: MemoryFit['changes']) => planMemory({ ...query, ...changes }).peakBytes;
+  assert.ok(peak({ gradientAccumulationSteps: 2 }) > peak({}));
+  const budget = peak({ gradientCheckpointing: true });
+  assert.ok(budget < peak({}));
+  assert.deepEqual(fitMemory({ ...query, budget }).changes, { gradientCheckpointing: true });
+});
+
+test('the largest batch with gradient accumulation has at least an example for each micro-batch', () => {
+  const query = { kind: 'sequence-classification', config: bert, length: T, gradientAccumulationSteps: 3 } as const;
+  const least = planMemory({ ...query, batchSize: 3 }).peakBytes;
+  assert.equal(fitMemory({ ...query, budget: least }).plan.batchSize, 3);
+  assert.throws(() => fitMemory({ ...query, budget: least - 1 }), (e: Error) => e instanceof MemoryBudgetError && e.message.includes('a batch of 3:'));
+  const more = fitMemory({ ...query, budget: 1.5 * least, largestBatchSize: 60 }).plan;
+  assert.ok(more.batchSize > 3 && more.peakBytes <= 1.5 * least);
+});
+
+test('a freeze rate with gradient checkpointing is planned for a costly choice too', () => {
+  const random = new Random(3);
+  const deep = { kind: 'sequence-classification', config: tinyConfig({ num_hidden_layers: 4, intermediate_size: 64 }), length: 12, batchSize: 16, gradientCheckpointing: true } as const;
+  const names = planMemory({ ...deep, frozen: [] }).trains;
+  for (const mode of ['exact', 'paper', 'tuned'] as const) {
+    const worst = planMemory({ ...deep, mode, freezeRate: 0.8 });
+    for (let i = 0; i < 40; i++) {
+      const order = random.permutation(names.length);
+      const frozen = names.filter((_, n) => order[n] >= worst.trains.length);
+      const { peakBytes } = planMemory({ ...deep, mode, frozen });
+      assert.ok(peakBytes <= 1.02 * worst.peakBytes, `${mode}: ${peakBytes} > ${worst.peakBytes}, training ${names.filter((n) => !frozen.includes(n))}`);
+    }
+  }
 });
 
 test('a budget that nothing fits in is refused with the smallest that would do', () => {
@@ -173,6 +221,8 @@ test('what cannot be planned is refused by its value', () => {
   for (const [change, text] of [
     [{ batchSize: 0 }, '0'],
     [{ batchSize: 1.5 }, '1.5'],
+    [{ gradientAccumulationSteps: 3 }, 'gradientAccumulationSteps is 3, but a step has 2 examples'],
+    [{ gradientAccumulationSteps: 0 }, 'gradientAccumulationSteps is 0'],
     [{ length: undefined }, 'length is undefined'],
     [{ kind: 'image-classification' }, 'bert'],
     [{ config: vit }, 'vit'],
