@@ -42,7 +42,19 @@ test('with a budget the plan is of the largest batch that fits; with a batch siz
   assert.ok(peak(batch) <= 2.5 * 2 ** 30 && peak(batch + 1) > 2.5 * 2 ** 30);
   const changed = planText(['--recipe', 'rte', '--freeze-rate', '0', `--budget=${peak(64) - 1}`, '--batch-size=64']);
   assert.match(value(changed, 'budget'), /changed to fit/);
-  assert.equal(value(changed, 'mode'), 'paper, probabilities recomputed');
+  assert.equal(value(changed, 'batch'), '64 × 128 tokens, in 2 micro-batches of up to 32');
+  assert.equal(value(changed, 'mode'), 'paper');
+});
+
+test('micro-batches and layers run again are planned as the planner plans them, and say so', () => {
+  const text = planText(['--recipe', 'rte', '--batch-size', '10', '--gradient-accumulation-steps', '4', '--gradient-checkpointing']);
+  const levers = { gradientAccumulationSteps: 4, gradientCheckpointing: true };
+  const plan = planMemory({ ...memoryQuery({ ...recipeNamed('rte'), batchSize: 10 }, levers), kernels: 'fused' });
+  assert.equal(value(text, 'batch'), '10 × 128 tokens, in 4 micro-batches of up to 3');
+  assert.equal(value(text, 'mode'), 'paper, layers run again in backward');
+  assert.equal(value(text, 'kept for backward'), formatBytes(plan.activationBytes));
+  assert.ok(value(text, 'peak').startsWith(`${formatBytes(plan.peakBytes)}, `));
+  assert.equal(value(text, '  layer 7'), formatBytes(4 * 3 * 128 * 768));
 });
 
 test('what cannot be planned is said, and --help tells how', () => {

@@ -24,6 +24,7 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['a freeze rate below 0', ['--task', 'grammar', '--freeze-rate=-0.1'], /-0\.1/],
   ['a freeze rate that is no number', ['--task', 'grammar', '--freeze-rate', 'abc'], /--freeze-rate is 'abc'/],
   ['a batch of 0', ['--task', 'grammar', '--batch-size', '0'], /--batch-size is 0/],
+  ['more micro-batches than examples of a step', ['--task', 'grammar', '--batch-size', '4', '--gradient-accumulation-steps', '5'], /gradientAccumulationSteps is 5, but a step has 4 examples/],
   ['a data set that is not in the cache, offline', ['--task', 'cola', '--offline'], /offline/i],
   ['a folder without the task', ['--task', 'cola', '--data', folder], /train\.tsv/],
   ['neither recipe nor task', [], /--recipe NAME or --task NAME is missing/],
@@ -55,6 +56,20 @@ test('a run writes checkpoint, metrics and a history of every step', async () =>
   assert.ok(metrics.after.accuracy > 0 && metrics.after.accuracy <= 1);
   assert.equal(readFileSync(path.join(out, 'steps.csv'), 'utf8').trim().split('\n').length, 4);
   for (const file of ['model.safetensors', 'config.json', 'vocab.txt', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.ok(existsSync(path.join(out, file)), file);
+});
+
+test('a run in micro-batches whose layers are run again keeps the layers’ inputs and has a lower peak', async () => {
+  const run = async (name: string, ...levers: string[]) => {
+    const to = path.join(folder, name);
+    assert.equal(await train(['--task', 'grammar', '--steps', '2', '--batch-size', '32', '--max-length', '32', '--skip-first-evaluation', '--max-eval-samples', '8', '--out', to, ...levers]), 0);
+    const { peakBytes } = JSON.parse(readFileSync(path.join(to, 'metrics.json'), 'utf8')) as { peakBytes: number };
+    return { peakBytes, activations: readFileSync(path.join(to, 'activations.csv'), 'utf8') };
+  };
+  const plain = await run('plain');
+  const both = await run('levers', '--gradient-accumulation-steps', '4', '--gradient-checkpointing');
+  assert.ok(both.peakBytes < plain.peakBytes, `${both.peakBytes} of ${plain.peakBytes}`);
+  assert.match(both.activations, /encoder\.layer\.0,static,float32/);
+  assert.doesNotMatch(plain.activations, /encoder\.layer\.0,/);
 });
 
 test('the model may be of another architecture, as its config.json says', async () => {
@@ -91,6 +106,14 @@ for (const { name, learningRate, batchSize, seed } of RECIPES)
 test('every field of a recipe can be overridden, and the plan follows', async () => {
   const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact']);
   for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/]) assert.match(text, line);
+});
+
+test('micro-batches and layers run again are in the plan, and its bytes are those of the largest part', async () => {
+  const text = await printed(['--recipe', 'rte', '--dry-run', '--batch-size', '10', '--gradient-accumulation-steps', '4', '--gradient-checkpointing']);
+  for (const line of [/batch +10 × 128 tokens, in 4 micro-batches of up to 3\n/, /mode +paper, layers run again in backward\n/]) assert.match(text, line);
+  const three = await printed(['--recipe', 'rte', '--dry-run', '--batch-size', '3', '--gradient-checkpointing']);
+  const kept = (t: string) => /kept for backward +(.*?) in the first step/.exec(t)![1];
+  assert.equal(kept(text), kept(three));
 });
 
 test('SQuAD and images train from the command line, and write predictions where there is a format for them', async () => {
