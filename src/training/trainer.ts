@@ -3,7 +3,8 @@
  *
  * One step (ARCHITECTURE: "One training step"): the policy selects; forward keeps only what backward will need; the loss is looked at (a loss that is not
  * finite stops here, nothing was changed); backward applies each weight gradient the moment it is complete and frees it; the policy learns the update
- * magnitudes of the layers that trained, and what else it asked for; the history gets a record.
+ * magnitudes of the layers that trained, and what else it asked for; the history gets a record. With gradient accumulation forward and backward run for each
+ * micro-batch, and only the backward of the last one applies, the sums of all.
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
