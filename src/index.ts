@@ -74,7 +74,7 @@ export type { StepRecord } from './training/stepRecord';
 export { GradientComparison, type GradientError } from './training/gradients';
 export { History, type StepField, type StoredHistory } from './training/history';
 export type { StoredColumn } from './training/columns';
-export { AdamW, type AdamWSettings } from './optim/adamw';
+export { AdamW, type AdamWParameterSnapshot, type AdamWSettings, type AdamWSnapshot, type CodedMomentValues } from './optim/adamw';
 export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, type Schedule } from './optim/schedules';
 export { Random } from './random';
 

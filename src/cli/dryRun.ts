@@ -1,6 +1,7 @@
 /** `slimfit train --dry-run`: what would run, a line each, with the bytes of a step. */
 import { existsSync } from 'node:fs';
 import { readConfig } from '../hub/folder';
+import { momentsInWords } from '../memory/planner';
 import { microBatchSizes } from '../models/microBatches';
 import { formatBytes } from '../units';
 import { planRecipe, type RecipePlan } from '../training/recipePlan';
@@ -25,7 +26,7 @@ export function dryRun({ recipe, options, mode, frozenBiases, gradientAccumulati
     ['seed', String(recipe.seed)],
     ['mode', modeText(mode, frozenBiases, gradientCheckpointing)],
     ['weights', `${formatBytes(plan.weightBytes)} (${(plan.parameters / 1e6).toFixed(1)} M)`],
-    ['optimizer moments', `${formatBytes(plan.momentBytes)} once every layer has trained`],
+    ['optimizer moments', `${formatBytes(plan.momentBytes)} once every layer has trained: ${momentsInWords(recipe.optimizer)}`],
     ['kept for backward', `${formatBytes(plan.activationBytes)} in the first step; plain fine-tuning ${formatBytes(plan.fullActivationBytes)}, ${(plan.fullActivationBytes / plan.activationBytes).toFixed(2)} times as much`],
   ];
   const width = Math.max(...rows.map(([name]) => name.length)) + 2;

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import type { Kernels } from '../engine/shapeEngine';
 import { InvalidArgumentError } from '../errors';
 import { readConfig } from '../hub/folder';
-import { fitMemory, type MemoryFit, type MemoryPlan, planMemory } from '../memory/planner';
+import { fitMemory, type MemoryFit, type MemoryPlan, momentsInWords, planMemory } from '../memory/planner';
 import { memoryQuery } from '../training/recipePlan';
 import { formatBytes, parseBytes } from '../units';
 import { microBatchText, modeText } from './dryRun';
@@ -51,7 +51,7 @@ function take(words: string[], option: string): string | undefined {
 
 function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnType<typeof memoryQuery>, budget?: number): string {
   const mode = changes.mode ?? query.mode ?? 'paper';
-  const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing } = { ...query, ...changes };
+  const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing, optimizer = {} } = { ...query, ...changes };
   const changed = Object.keys(changes).length > 0 ? ' (changed to fit)' : '';
   const rows: readonly (readonly [string, string])[] = [
     ['task', title],
@@ -60,7 +60,7 @@ function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnTyp
     ['mode', modeText(typeof mode === 'string' ? mode : mode.name, frozenBiases, gradientCheckpointing)],
     ['freeze rate', `${changes.freezeRate ?? query.freezeRate}: ${p.layers - p.trains.length} of ${p.layers} layers frozen, here those that leave the costliest to train`],
     ['weights', formatBytes(p.weightBytes)],
-    ['optimizer moments', `${formatBytes(p.momentBytes)} once every layer has trained`],
+    ['optimizer moments', `${formatBytes(p.momentBytes)} ${(optimizer.idleMoments ?? 'keep') === 'keep' ? 'once every layer has trained' : 'at most'}: ${momentsInWords(optimizer)}`],
     ['kept for backward', formatBytes(p.activationBytes)],
     ['gradients, temporaries', `${formatBytes(p.temporaryBytes)} at the peak, of gradients at most ${formatBytes(p.gradientBytes)} at a time`],
     ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : 'TensorFlow'} takes below the engine`],

@@ -41,6 +41,8 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --schedule NAME         linear, constant, or the authors' glue, stsb, warm, vit
   --warmup-steps N        of linear warm-up; default 0
   --weight-decay W        of AdamW
+  --moments FORM          float32 or 8-bit: how its moments are stored
+  --idle-moments WHAT     moments of frozen layers: keep, host (they wait there) or release (forgotten)
   --max-length N          tokens of a sequence
   --doc-stride N          tokens between windows over a context (SQuAD)
   --image-size N          pixels
@@ -76,6 +78,8 @@ const OPTIONS = {
   schedule: { type: 'string' },
   'warmup-steps': { type: 'string' },
   'weight-decay': { type: 'string' },
+  moments: { type: 'string' },
+  'idle-moments': { type: 'string' },
   'max-length': { type: 'string' },
   'doc-stride': { type: 'string' },
   'image-size': { type: 'string' },
@@ -116,7 +120,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const count = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isInteger(n) && n >= 1, 'a whole number of at least 1');
   const positive = (name: keyof typeof OPTIONS) => number(name, (n) => n > 0 && Number.isFinite(n), 'positive');
   const whole = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number, 0 or more');
-  const word = <T extends string>(name: 'mode' | 'augmentation' | 'schedule', words: readonly T[]): T | undefined => {
+  const word = <T extends string>(name: 'mode' | 'augmentation' | 'schedule' | 'moments' | 'idle-moments', words: readonly T[]): T | undefined => {
     const text = values[name];
     if (text !== undefined && !words.includes(text as T)) throw new InvalidArgumentError(`--${name} is '${text}'; it must be one of ${words.join(', ')}`);
     return text as T | undefined;
@@ -133,6 +137,8 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const batchSize = count('batch-size');
   const seed = whole('seed');
   const weightDecay = number('weight-decay', (n) => n >= 0, '0 or more');
+  const moments = word('moments', ['float32', '8-bit'] as const);
+  const idleMoments = word('idle-moments', ['keep', 'host', 'release'] as const);
   const schedule = word('schedule', ['linear', 'constant', 'glue', 'stsb', 'warm', 'vit'] as const);
   const lengths = { 'max-length': count('max-length'), 'doc-stride': count('doc-stride'), 'image-size': count('image-size') };
   const augmentation = word('augmentation', ['none', 'crop-flip', 'imagenet'] as const satisfies readonly AugmentationName[]);
@@ -152,7 +158,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     ...base,
     ...common,
     ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
-    optimizer: { ...base.optimizer, ...defined({ weightDecay }) },
+    optimizer: { ...base.optimizer, ...defined({ weightDecay, moments, idleMoments }) },
   } as Recipe;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
   const gradientAccumulationSteps = count('gradient-accumulation-steps') ?? 1;

@@ -296,28 +296,15 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   }
 
   /** ‖step‖/‖weight‖ from both mean squares: sqrt(s/max(w, s)), and 0/2⁻¹²⁶ where both are 0; max(a, b) = (a + b + |a − b|)/2. */
-  protected relativeNorm(weight: DeviceTensor, step: DeviceTensor): DeviceTensor {
+  private relativeNorm(weight: DeviceTensor, step: DeviceTensor): DeviceTensor {
     return this.scope(() => {
       const larger = this.affine(this.add(this.add(weight, step), this.abs(this.sub(weight, step))), 0.5, 2 ** -126);
       return this.sqrt(this.div(step, larger));
     });
   }
 
-  /**
-   * W_before − W_after of the step that has just been made in place, from what it left: rate·m/(sqrt(v) + eps) + decay·stepped, stepped = W_after/(1 − decay). A scope for each operation: at most three
-   * tensors of the weight's size at once.
-   */
-  protected stepMade({ weight, m, v }: AdamWState, { eps }: AdamWOptions, rate: number, decay: number): DeviceTensor {
-    return this.scope(() => {
-      const direction = this.scope(() => this.div(m, this.scope(() => this.affine(this.sqrt(v), 1, eps))));
-      const adam = this.scope(() => this.affine(direction, rate));
-      this.free(direction);
-      return decay > 0 ? this.add(adam, this.affine(weight, decay / (1 - decay))) : adam;
-    });
-  }
-
   /** Mean of x², a scalar. */
-  protected meanSquare(x: DeviceTensor): DeviceTensor {
+  private meanSquare(x: DeviceTensor): DeviceTensor {
     return this.scope(() => this.meanOver(this.mul(x, x)));
   }
 

@@ -194,12 +194,9 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     this.checkAdamW(state, grad);
     const { weight } = state;
     if (!this.fused) return this.scope(() => this.updateMagnitude(o.magnitude, weight, weight));
-    if (o.magnitude !== 'relative-l2') {
-      const magnitude = this.like([]);
-      if (o.magnitude) return magnitude;
-      this.free(magnitude);
-      return undefined;
-    }
-    return this.scope(() => this.relativeNorm(this.meanSquare(weight), this.meanSquare(this.stepMade(state, o, o.lr, o.lr * o.weightDecay))));
+    const magnitude = this.like([]);
+    if (o.magnitude) return magnitude;
+    this.free(magnitude);
+    return undefined;
   }
 }

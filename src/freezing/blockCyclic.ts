@@ -1,7 +1,7 @@
 /**
  * One block at a time: BAdam (Luo et al. 2024, arXiv 2404.02827, Algorithm 1), block coordinate descent with Adam inside. One block trains for K steps, then the next, until all have had their turn; in a random
  * order, drawn anew for each round, or from input to output or back. Embeddings and head are blocks too. Frozen layers are frozen with their biases, so nothing is kept below the block that trains.
- * BAdam forgets the moments of a block when its turn ends; here a parameter keeps its moments.
+ * BAdam forgets the moments of a block when its turn ends; here a parameter keeps its moments, unless the optimizer's `idleMoments` is 'release'.
  */
 import { Random } from '../random';
 import { type Granularity, groupsOf, layersOutside, type LayerGroup } from './blocks';

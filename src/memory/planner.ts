@@ -20,6 +20,7 @@ import { SequenceClassificationModel, sequenceClassificationSpecs } from '../mod
 import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
+import { momentBytes } from '../optim/eightBit';
 import { GradientSums } from '../tape/gradientSums';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import type { GradientSink } from '../tape/tape';
@@ -43,8 +44,8 @@ export interface MemoryQuery {
   readonly imageSize?: number;
   /**
    * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costliest of two choices, to train the layers that have most
-   * activations alive at once, or the largest, the lowest and then those; with gradient accumulation, of a third, the largest ones. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried;
-   * with micro-batches 900), with gradient checkpointing some of 300 by up to 0.3 %; of tiny models some had, by up to 4 %.
+   * alive at once (activations, and moments where these come and go with the layers), or the largest, the lowest and then those; with gradient accumulation, of a third, the largest ones. Of BERT-base and
+   * ViT-Base no random choice had a higher peak (640 tried; with micro-batches 900), with gradient checkpointing some of 300 by up to 0.3 %; of tiny models some had, by up to 4 %.
    */
   readonly freezeRate?: number;
   /** The frozen layers themselves, by name, instead of a rate. */
@@ -59,8 +60,12 @@ export interface MemoryQuery {
   readonly magnitude?: UpdateMagnitude;
   /** Whether dropout acts; default true. */
   readonly dropout?: boolean;
+  /** As for the trainer; says how many bytes a moment has, and whether moments of frozen layers are on the device. */
   readonly optimizer?: AdamWSettings;
-  /** Moments of every parameter, as inter-layer scheduling has them once each layer has trained (default), or of those that train now, as a fixed set has them. */
+  /**
+   * Moments of every parameter, as inter-layer scheduling has them once each layer has trained, or of those that train now, as a fixed set has them. Default: of what trains, if `optimizer.idleMoments` says
+   * that others leave at once; else of every parameter, which is an upper bound where they leave after `idleAfter` steps.
+   */
   readonly moments?: 'every parameter' | 'what trains';
   /** Whose temporaries count; default `fused`, TensorFlow on a CPU. On a GPU `tensorflow`, on the wasm and cpu engines `composed`. */
   readonly kernels?: Kernels;
@@ -155,8 +160,13 @@ function mostAlive(kept: readonly PlannedActivation[], again: readonly PlannedAc
 /** Batch at which layers are compared: what they keep grows with it, so which keep most does not change. */
 const COMPARED_AT = 8;
 
-/** Sets of layers that train: the one asked for, or the candidates for the costliest. */
-function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned): readonly ReadonlySet<string>[] {
+/** Whose moments are on the device. */
+function momentsOf({ moments, optimizer: { idleMoments = 'keep', idleAfter = 0 } = {} }: Pick<MemoryQuery, 'moments' | 'optimizer'>): NonNullable<MemoryQuery['moments']> {
+  return moments ?? (idleMoments !== 'keep' && idleAfter === 0 ? 'what trains' : 'every parameter');
+}
+
+/** Sets of layers that train: the one asked for, or the candidates for the costliest. Moments count where they come and go with the layers; which set is the costliest then depends on the batch. */
+function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned, batchSize: number): readonly ReadonlySet<string>[] {
   const names = layers.map((l) => l.name);
   if (q.frozen) {
     const unknown = q.frozen.find((n) => !names.includes(n));
@@ -168,9 +178,12 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
   const count = names.length - Math.floor(freezeRate * names.length);
   if (count === names.length) return [new Set(names)];
   const isLayer = new Set(names);
+  const comesAndGoes = new Map(momentsOf(q) === 'what trains' ? layers.map((l) => [l.name, momentBytes(l.parameters, q.optimizer?.moments)]) : []);
   const bytesOf = (set: ReadonlySet<string>) => {
     const training: TrainingSet = { trains: (n) => !isLayer.has(n) || set.has(n), frozenBiases };
-    return q.gradientCheckpointing ? mostAlive(kept(COMPARED_AT, { ...training, gradientCheckpointing: true }), kept(COMPARED_AT, training)) : mostAlive(kept(COMPARED_AT, training), []);
+    const all = kept(batchSize, training);
+    const alive = q.gradientCheckpointing ? mostAlive(kept(batchSize, { ...training, gradientCheckpointing: true }), all) : mostAlive(all, []);
+    return [...set].reduce((s, n) => s + (comesAndGoes.get(n) ?? 0), alive);
   };
   const grown = (start: readonly string[]): Set<string> => {
     const set = new Set(start.slice(0, count));
@@ -195,7 +208,7 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
 
 /** One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak. */
 function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>): MemoryPlan {
-  const { batchSize, gradientAccumulationSteps = 1, gradientCheckpointing = false, dropout = true, moments = 'every parameter', magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
+  const { batchSize, gradientAccumulationSteps = 1, gradientCheckpointing = false, dropout = true, magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
   const engine = new ShapeEngine(q.kernels);
   const none = new Float32Array(0);
   const model = planned.make(engine, new Map(planned.specs.map(({ name, shape }) => [name, { shape, data: none }])));
@@ -205,7 +218,7 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
     const decides = frozenBiases ? weightOfBias(p.name) : p.name;
     p.trains = !isLayer.has(decides) || trained.has(decides);
     // An update of zero makes the moments.
-    if (p.trains || moments === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
+    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
   }
   engine.resetPeak();
   const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
@@ -245,11 +258,18 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
 /** Plans steps of one model for batches of any size. */
 function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
   const planned = plannedOf(q);
-  const sets = trainingSets(q, planned);
+  const sets = new Map<number, readonly ReadonlySet<string>[]>();
+  const setsFor = (batchSize: number) => {
+    // The nearest power of two will do, and spares a search its time.
+    const at = momentsOf(q) === 'what trains' ? 2 ** Math.round(Math.log2(batchSize)) : COMPARED_AT;
+    if (!sets.has(at)) sets.set(at, trainingSets(q, planned, at));
+    return sets.get(at)!;
+  };
   return (batchSize) => {
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
-    checkAccumulation(q.gradientAccumulationSteps ?? 1, batchSize);
-    return sets.map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    const { gradientAccumulationSteps = 1 } = q;
+    checkAccumulation(gradientAccumulationSteps, batchSize);
+    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
   };
 }
 
@@ -275,18 +295,22 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
 }
 
-/** Changes that may make a step smaller, least harm first: the first ones cost time and change no result. */
-function changesOf(q: FitQuery): MemoryFit['changes'][] {
+/** Changes that may make a step smaller, given those made before, least harm first: the first ones cost time and change no result. */
+function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['changes'])[] {
   const scheme = schemeOf(q.mode ?? 'paper');
-  const list: MemoryFit['changes'][] = [];
-  const next = (change: MemoryFit['changes']) => list.push(change);
+  const list: ReturnType<typeof changesOf> = [];
+  const next = (change: MemoryFit['changes']) => list.push((before) => ({ ...before, ...change }));
+  const nextMoments = (change: AdamWSettings) => list.push((before) => ({ ...before, optimizer: { ...(before.optimizer ?? q.optimizer), ...change } }));
   const { batchSize = 1, gradientAccumulationSteps = 1 } = q;
   for (let steps = 2 * gradientAccumulationSteps; steps <= batchSize; steps *= 2) next({ gradientAccumulationSteps: steps });
   if (!q.gradientCheckpointing) next({ gradientCheckpointing: true });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
+  // On a CPU the host's memory is the device's.
+  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
+  if (q.optimizer?.moments !== '8-bit') nextMoments({ moments: '8-bit' });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
   if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
@@ -295,7 +319,8 @@ function changesOf(q: FitQuery): MemoryFit['changes'][] {
 
 /**
  * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: gradient accumulation in 2, 4, … micro-batches, then gradient checkpointing, then probabilities
- * recomputed, then mode `tuned`, then frozen biases, then higher freeze rates; each on top of those before it that made the step smaller.
+ * recomputed, then (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates; each on top of those before it
+ * that made the step smaller.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
 export function fitMemory(query: FitQuery): MemoryFit {
@@ -310,20 +335,26 @@ export function fitMemory(query: FitQuery): MemoryFit {
     if (plan) return { plan, changes: {} };
   }
   let smallest: MemoryFit | undefined;
-  for (const change of [{}, ...changesOf(query)]) {
-    const changes = { ...smallest?.changes, ...change };
+  for (const change of [() => ({}), ...changesOf(query)]) {
+    const changes = change(smallest?.changes ?? {});
     const plan = planMemory({ ...rest, ...changes, batchSize: batchSize ?? least });
     if (batchSize !== undefined && plan.peakBytes <= budget) return { plan, changes };
     if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
   }
   const { plan, changes } = smallest!;
-  const { mode, gradientAccumulationSteps: steps } = changes;
-  const words = [steps !== undefined && `${steps} micro-batches`, changes.gradientCheckpointing && 'gradient checkpointing', mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
+  const { mode, optimizer, gradientAccumulationSteps: steps } = changes;
+  const words = [steps !== undefined && `${steps} micro-batches`, changes.gradientCheckpointing && 'gradient checkpointing', mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`, optimizer && momentsInWords(optimizer), changes.frozenBiases && 'frozen biases', changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`].filter(Boolean);
   const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
   throw new MemoryBudgetError(
     `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? least}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,
     plan.peakBytes,
   );
+}
+
+/** Where moments are and in which form, for people: 'float32', '8-bit, those of frozen layers on the host'. */
+export function momentsInWords({ moments = 'float32', idleMoments = 'keep', idleAfter = 0 }: AdamWSettings): string {
+  const idle = idleMoments === 'keep' ? '' : `, those of frozen layers ${idleMoments === 'host' ? 'on the host' : 'released'}${idleAfter > 0 ? ` after ${idleAfter} steps` : ''}`;
+  return `${moments} moments${idle}`;
 }
 
 /** The plan of the largest batch that fits; the peak grows with the batch, so doubling and then halving the gap finds it. */

@@ -2,11 +2,12 @@
  * AdamW in the older Hugging Face form, parameter by parameter: each has its own step count, and decay follows the Adam step.
  * A weight's gradient is applied the moment it is complete, and its update magnitude comes out of the same step.
  */
-import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
+import type { AdamWOptions, DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { Parameter } from '../tape/parameter';
+import { blockLength, decodeFirst, decodeSecond, encodeFirst, encodeSecond } from './eightBit';
 
-/** Numbers of the optimizer. */
+/** Numbers of the optimizer, and where its moments are. */
 export interface AdamWSettings {
   /** Default 0.9. */
   readonly beta1?: number;
@@ -18,31 +19,70 @@ export interface AdamWSettings {
   readonly weightDecay?: number;
   /** Parameters whose name contains one of these do not decay. Default `['bias', 'LayerNorm.weight']`. */
   readonly noDecay?: readonly string[];
+  /**
+   * How moments are stored between steps (eightBit.ts). `8-bit`: 2 bytes and a bit of a weight instead of 8, for parameters of at least 4096 elements; the step itself is AdamW's, on float32 values. Costs a
+   * random error of at most 9 % of a stored moment a step (more for a first moment below a 4,000th of its block's largest), right on average, and while a parameter is updated three float32 tensors of its size beside what the step itself takes. Default `float32`.
+   */
+  readonly moments?: 'float32' | '8-bit';
+  /**
+   * What happens to the moments of a parameter that does not train. `keep`: they stay on the device. `host`: they wait on the host, and come back when it trains again; training is the same to the bit, for a copy
+   * each way (of use on a GPU: on a CPU the host's memory is the device's). `release`: they are forgotten with the step count, as if it had never trained, which **changes training**: each thaw starts with
+   * Adam's bias-corrected first step. Default `keep`.
+   */
+  readonly idleMoments?: 'keep' | 'host' | 'release';
+  /** Steps in which a parameter did not train before `idleMoments` acts on it. Default 0: they leave at the start of the first step in which it is frozen. */
+  readonly idleAfter?: number;
 }
 
 interface State {
-  readonly m: DeviceTensor;
-  readonly v: DeviceTensor;
+  /** On the device: m and v, or in 8 bits the codes and scales of m, then of v; empty before the first update, and while they are on the host. */
+  tensors: readonly DeviceTensor[];
+  /** The same on the host. */
+  parked: readonly (Float32Array | Int32Array)[];
   step: number;
+  /** Completed steps since the last one in which it trained. */
+  idle: number;
+}
+
+/** One moment in 8-bit codes on the host: packed codes, int32 words, and the scale of each block. */
+export interface CodedMomentValues {
+  readonly codes: Int32Array;
+  readonly scales: Float32Array;
+}
+
+/** State of one parameter on the host. */
+export interface AdamWParameterSnapshot {
+  readonly m: Float32Array | CodedMomentValues;
+  readonly v: Float32Array | CodedMomentValues;
+  readonly step: number;
+  /** Completed steps since the last one in which it trained; counted only where idle moments leave. */
+  readonly idle: number;
 }
 
 /** Moments and step count of every parameter that has trained, on the host. */
-export type AdamWSnapshot = ReadonlyMap<Parameter, { readonly m: Float32Array; readonly v: Float32Array; readonly step: number }>;
+export type AdamWSnapshot = ReadonlyMap<Parameter, AdamWParameterSnapshot>;
 
 /** AdamW with state per parameter, made when a parameter first trains. Owns the moments: `dispose` frees them. */
 export class AdamW {
   readonly settings: Required<AdamWSettings>;
   private readonly states = new Map<Parameter, State>();
 
+  /** @throws InvalidArgumentError naming the setting that cannot work */
   constructor(
     private readonly engine: Engine,
     settings: AdamWSettings = {},
   ) {
-    this.settings = { beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.01, noDecay: ['bias', 'LayerNorm.weight'], ...dropUndefined(settings) };
-    const { beta1, beta2, eps, weightDecay } = this.settings;
+    this.settings = {
+      ...{ beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.01, noDecay: ['bias', 'LayerNorm.weight'], moments: 'float32', idleMoments: 'keep', idleAfter: 0 },
+      ...dropUndefined(settings),
+    } as Required<AdamWSettings>;
+    const { beta1, beta2, eps, weightDecay, moments, idleMoments, idleAfter } = this.settings;
     if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1)) throw new InvalidArgumentError(`betas are ${beta1} and ${beta2}; each must lie in [0, 1)`);
     if (!(eps > 0)) throw new InvalidArgumentError(`eps is ${eps}; it must be positive`);
     if (!(weightDecay >= 0)) throw new InvalidArgumentError(`weightDecay is ${weightDecay}; it must not be negative`);
+    if (!['float32', '8-bit'].includes(moments)) throw new InvalidArgumentError(`moments is '${moments}'; it must be float32 or 8-bit`);
+    if (!['keep', 'host', 'release'].includes(idleMoments)) throw new InvalidArgumentError(`idleMoments is '${idleMoments}'; it must be keep, host or release`);
+    if (!(Number.isSafeInteger(idleAfter) && idleAfter >= 0)) throw new InvalidArgumentError(`idleAfter is ${idleAfter}; it must be a whole number of steps, 0 or more`);
   }
 
   /** Decay of one parameter. */
@@ -50,7 +90,7 @@ export class AdamW {
     return this.settings.noDecay.some((part) => name.includes(part)) ? 0 : this.settings.weightDecay;
   }
 
-  /** How often a parameter was updated. */
+  /** How often a parameter was updated, since its moments were last released. */
   stepCount(parameter: Parameter): number {
     return this.states.get(parameter)?.step ?? 0;
   }
@@ -63,17 +103,36 @@ export class AdamW {
   apply(parameter: Parameter, grad: DeviceTensor, lr: number, magnitude?: UpdateMagnitude): DeviceTensor | undefined {
     const { beta1, beta2, eps } = this.settings;
     const state = this.stateOf(parameter);
-    const moved = this.engine.adamwStep({ weight: parameter.data, m: state.m, v: state.v }, grad, {
-      lr,
-      beta1,
-      beta2,
-      eps,
-      weightDecay: this.weightDecayOf(parameter.name),
-      step: state.step + 1,
-      magnitude,
-    });
+    const options = { lr, beta1, beta2, eps, weightDecay: this.weightDecayOf(parameter.name), step: state.step + 1, magnitude };
+    const block = this.blockOf(parameter);
+    const moved = block === undefined ? this.stepInFloat32(parameter, state, grad, options) : this.stepIn8Bits(parameter, state, grad, options, block);
     state.step++;
     return moved;
+  }
+
+  private stepInFloat32({ data: weight, shape }: Parameter, state: State, grad: DeviceTensor, options: AdamWOptions): DeviceTensor | undefined {
+    const zeros = () => this.engine.full(shape, 0, 'optimizer');
+    if (state.tensors.length === 0) state.tensors = [zeros(), zeros()];
+    const [m, v] = state.tensors;
+    return this.engine.adamwStep({ weight, m, v }, grad, options);
+  }
+
+  /** The same step on the decoded moments, which are then coded again. */
+  private stepIn8Bits({ data: weight, shape }: Parameter, state: State, grad: DeviceTensor, options: AdamWOptions, block: number): DeviceTensor | undefined {
+    const { engine } = this;
+    return engine.scope(() => {
+      const old = state.tensors;
+      const isFirst = old.length === 0;
+      const m = isFirst ? engine.full(shape, 0) : decodeFirst(engine, { words: old[0], scales: old[1] }, shape);
+      const v = isFirst ? engine.full(shape, 0) : decodeSecond(engine, { words: old[2], scales: old[3] }, shape);
+      const moved = engine.adamwStep({ weight, m, v }, grad, options);
+      // In this order at most three tensors of the parameter's size are alive at once.
+      const second = encodeSecond(engine, v, block, options.step);
+      const first = encodeFirst(engine, m, block, options.step);
+      state.tensors = [first.words, first.scales, second.words, second.scales].map((t) => engine.share(t, 'optimizer'));
+      engine.free(...old);
+      return moved;
+    });
   }
 
   /**
@@ -87,40 +146,90 @@ export class AdamW {
     this.engine.free(zero);
   }
 
+  /** Before a step, once it is known what trains (`Parameter.trains`): moments that are idle for long enough leave the device. What fails stays where it was. */
+  async beginStep(): Promise<void> {
+    const { idleMoments, idleAfter } = this.settings;
+    if (idleMoments === 'keep') return;
+    for (const [parameter, state] of this.states) {
+      if (parameter.trains || state.idle < idleAfter || state.tensors.length === 0) continue;
+      state.parked = await this.valuesOf(state);
+      this.engine.free(...state.tensors);
+      state.tensors = [];
+    }
+  }
+
+  /** After a step that was applied: counts who did not train, and forgets what is to be released. Not called for a step that failed, which therefore forgets nothing. */
+  endStep(): void {
+    const { idleMoments, idleAfter } = this.settings;
+    if (idleMoments === 'keep') return;
+    for (const [parameter, state] of this.states) {
+      state.idle = parameter.trains ? 0 : state.idle + 1;
+      if (idleMoments === 'release' && state.idle > idleAfter) this.forget(parameter);
+    }
+  }
+
   /** Copies all state to the host. */
   async snapshot(): Promise<AdamWSnapshot> {
-    const out = new Map<Parameter, { m: Float32Array; v: Float32Array; step: number }>();
-    for (const [parameter, { m, v, step }] of this.states)
-      out.set(parameter, { m: (await this.engine.read(m)) as Float32Array, v: (await this.engine.read(v)) as Float32Array, step });
+    const out = new Map<Parameter, AdamWParameterSnapshot>();
+    for (const [parameter, state] of this.states) {
+      const { step, idle } = state;
+      const [a, b, c, d] = await this.valuesOf(state);
+      if (c === undefined) out.set(parameter, { m: a as Float32Array, v: b as Float32Array, step, idle });
+      else out.set(parameter, { m: { codes: a as Int32Array, scales: b as Float32Array }, v: { codes: c as Int32Array, scales: d as Float32Array }, step, idle });
+    }
     return out;
   }
 
-  /** Makes the state what it was when the snapshot was taken. */
+  /**
+   * Makes the state what it was when the snapshot was taken, to the bit. Where idle moments leave, all moments wait on the host until their parameter trains.
+   * @throws InvalidArgumentError, before anything is changed, when a moment of it is not of the kind and size that these settings give the parameter
+   */
   restore(snapshot: AdamWSnapshot): void {
-    for (const [parameter, { m, v }] of this.states) {
-      if (snapshot.has(parameter)) continue;
-      this.engine.free(m, v);
-      this.states.delete(parameter);
+    for (const [parameter, { m, v }] of snapshot) {
+      const block = this.blockOf(parameter);
+      const fits = (x: Float32Array | CodedMomentValues) => (x instanceof Float32Array ? block === undefined && x.length === parameter.size : block !== undefined && x.codes.length === Math.ceil(parameter.size / 4) && x.scales.length === parameter.size / block);
+      if (!fits(m) || !fits(v)) throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are not ${block === undefined ? 'float32' : '8-bit'} ones of ${parameter.size} elements: restore it into an optimizer of the same settings`);
     }
-    for (const [parameter, { m, v, step }] of snapshot) {
-      const state = this.stateOf(parameter);
-      this.engine.write(state.m, m);
-      this.engine.write(state.v, v);
-      state.step = step;
+    for (const parameter of [...this.states.keys()]) if (!snapshot.has(parameter)) this.forget(parameter);
+    for (const [parameter, { m, v, step, idle }] of snapshot) {
+      this.forget(parameter);
+      const parked = [m, v].flatMap((x) => (x instanceof Float32Array ? [x] : [x.codes, x.scales]));
+      this.states.set(parameter, { tensors: [], parked, step, idle });
+      if (this.settings.idleMoments === 'keep') this.stateOf(parameter);
     }
   }
 
   dispose(): void {
-    for (const { m, v } of this.states.values()) this.engine.free(m, v);
-    this.states.clear();
+    for (const parameter of [...this.states.keys()]) this.forget(parameter);
   }
 
+  private forget(parameter: Parameter): void {
+    const state = this.states.get(parameter);
+    if (!state) return;
+    this.engine.free(...state.tensors);
+    this.states.delete(parameter);
+  }
+
+  /** Length of the blocks of a parameter's moments; undefined where they are float32. */
+  private blockOf({ size }: Parameter): number | undefined {
+    return this.settings.moments === '8-bit' ? blockLength(size) : undefined;
+  }
+
+  /** A parameter's moments on the host. */
+  private async valuesOf({ tensors, parked }: State): Promise<readonly (Float32Array | Int32Array)[]> {
+    if (tensors.length === 0) return parked;
+    return Promise.all(tensors.map((t) => this.engine.read(t)));
+  }
+
+  /** A parameter's state, its moments on the device. */
   private stateOf(parameter: Parameter): State {
     let state = this.states.get(parameter);
-    if (!state) {
-      const zeros = () => this.engine.full(parameter.shape, 0, 'optimizer');
-      state = { m: zeros(), v: zeros(), step: 0 };
-      this.states.set(parameter, state);
+    if (!state) this.states.set(parameter, (state = { tensors: [], parked: [], step: 0, idle: 0 }));
+    if (state.parked.length > 0) {
+      const block = this.blockOf(parameter);
+      const scales = block === undefined ? [] : [parameter.size / block, 1];
+      state.tensors = state.parked.map((values) => this.engine.upload(values, block === undefined ? parameter.shape : values instanceof Int32Array ? [values.length] : scales, 'optimizer'));
+      state.parked = [];
     }
     return state;
   }

@@ -11,6 +11,7 @@ import { freezableLayersOf, type ParameterSpec } from '../models/model';
 import { questionAnsweringSpecs } from '../models/questionAnswering';
 import { sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs } from '../models/vit';
+import { momentBytes } from '../optim/eightBit';
 import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 import type { Recipe } from './recipes';
 
@@ -25,7 +26,7 @@ export interface RecipePlan {
   readonly frozenLayers: number;
   readonly parameters: number;
   readonly weightBytes: number;
-  /** Two moments of every weight, as full fine-tuning has them; a run with freezing comes there when every layer has trained once. */
+  /** Two moments of every weight, as full fine-tuning has them; a run with freezing comes there when every layer has trained once, unless the recipe's optimizer moves or releases those of frozen layers. */
   readonly momentBytes: number;
   /** Kept between forward and backward in the first step: by this recipe (its largest micro-batch), and by plain fine-tuning (everything trains, everything in float32). */
   readonly activationBytes: number;
@@ -57,7 +58,8 @@ export function planRecipe(
   const { freezeRate, seed, initialMagnitudeScale: initialScale } = recipe;
   const frozen = new Set(new InterLayerScheduling(layers, { freezeRate, seed, initialScale }).select().map((i) => layers[i].name));
   const stepsPerEpoch = Math.ceil(trainExamples / recipe.batchSize);
-  const parameters = specs.reduce((n, s) => n + s.shape.reduce((a, b) => a * b, 1), 0);
+  const sizes = specs.map((s) => s.shape.reduce((a, b) => a * b, 1));
+  const parameters = sizes.reduce((a, b) => a + b, 0);
   return {
     recipe,
     trainExamples,
@@ -67,7 +69,7 @@ export function planRecipe(
     frozenLayers: frozen.size,
     parameters,
     weightBytes: 4 * parameters,
-    momentBytes: 8 * parameters,
+    momentBytes: sizes.reduce((sum, size) => sum + momentBytes(size, recipe.optimizer.moments), 0),
     activationBytes: bytes(mode, { trains: (name) => !frozen.has(name), frozenBiases, gradientCheckpointing }, microBatchSizes(recipe.batchSize, gradientAccumulationSteps)[0]),
     fullActivationBytes: bytes('exact', { trains: () => true }),
   };

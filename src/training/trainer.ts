@@ -97,10 +97,10 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly frozenBiases?: boolean;
   /**
    * How far a layer moved, which is what inter-layer scheduling goes by. `mean-relative` is the paper's mean |ΔW/W|: near-zero weights decide it, and one of exactly 0 makes its layer train for ever.
-   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs on a CPU a pass more over the moments of the layers that train, and up to three tensors of the size of one of them for a
-   * moment; on other engines nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
+   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
    */
   readonly magnitude?: UpdateMagnitude;
+  /** Numbers of AdamW, the form of its moments (`moments: '8-bit'`), and what happens to those of frozen layers (`idleMoments`). */
   readonly optimizer?: AdamWSettings;
   /**
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
@@ -218,6 +218,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     if (this.frozenBiases && this.policy.freezesBiases === false)
       this.warn(`frozenBiases freezes the biases of frozen layers, which the policy ${this.policy.name} is meant to train`);
     this.optimizer = new AdamW(this.engine, options.optimizer);
+    const { idleMoments } = this.optimizer.settings;
+    if (options.frozenParameters === 'zerograd' && idleMoments !== 'keep')
+      throw new InvalidArgumentError(`idleMoments is '${idleMoments}', but frozenParameters 'zerograd' updates frozen parameters in every step, so that no moments are idle: use 'keep', or frozenParameters 'skip'`);
     this.history = new History(this.freezableLayers, options.name ?? this.policy.label ?? this.policy.name);
     if ((this.policy instanceof InterLayerScheduling || this.policy instanceof MemoryBudget) && this.schedule(0) === 0)
       this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
@@ -249,7 +252,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /**
-   * Remembers the state before the next step, on the host: weights, moments, policy. Costs three times the bytes of the weights.
+   * Remembers the state before the next step, on the host: weights, moments, policy. Costs the bytes of the weights and of the moments (three times those of the weights, with float32 moments).
    * @returns the number of that step, for `rewind`
    */
   async snapshot(): Promise<number> {
@@ -386,7 +389,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return layersTable(this.freezableLayers, this.history, this.policy.magnitudes, this.decide(this.next, this.shapeOf(this.next)));
   }
 
-  /** How often the optimizer updated a parameter. */
+  /** How often the optimizer updated a parameter, since its moments were last released. */
   stepCount(parameterName: string): number {
     const p = this.model.parameters.get(parameterName);
     if (!p) throw new InvalidArgumentError(`this model has no parameter ${parameterName}`);
@@ -463,6 +466,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const frozen = this.decide(step, shape);
     const active = this.markTraining(frozen);
     const parts = microBatches(batch, this.accumulationSteps, (b) => model.lossTerms(b));
+    await optimizer.beginStep();
     const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(parts[0].batch, step) : [];
     const grams = await this.representations(policy.probe?.(step) ?? 0);
     const magnitudes: LayerScalar[] = [];
@@ -507,6 +511,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
         ...(grams ? { grams } : {}),
       } satisfies StepObservation);
+      optimizer.endStep();
       this.next++;
       const record: StepRecord = {
         step,

@@ -57,11 +57,33 @@ test('micro-batches and layers run again are planned as the planner plans them, 
   assert.equal(value(text, '  layer 7'), formatBytes(4 * 3 * 128 * 768));
 });
 
+test('8-bit moments and moments of frozen layers off the device are planned as they are asked for, and proposed where they make a batch fit', () => {
+  const words = ['--recipe', 'rte', '--freeze-rate', '0.95', '--batch-size', '4'];
+  const recipe = { ...recipeNamed('rte'), batchSize: 4, freezeRate: 0.95 };
+  for (const [more, optimizer, said] of [
+    [['--moments', '8-bit'], { moments: '8-bit' }, /once every layer has trained: 8-bit moments$/],
+    [['--idle-moments', 'host'], { idleMoments: 'host' }, /at most: float32 moments, those of frozen layers on the host$/],
+    [['--moments', '8-bit', '--idle-moments', 'release'], { moments: '8-bit', idleMoments: 'release' }, /at most: 8-bit moments, those of frozen layers released$/],
+  ] as const) {
+    const text = planText([...words, ...more]);
+    const plan = planMemory(memoryQuery({ ...recipe, optimizer: { ...recipe.optimizer, ...optimizer } }));
+    assert.ok(value(text, 'optimizer moments').startsWith(`${formatBytes(plan.momentBytes)} `));
+    assert.ok(value(text, 'peak').startsWith(`${formatBytes(plan.peakBytes)}, `));
+    assert.match(value(text, 'optimizer moments'), said);
+    assert.ok(plan.peakBytes < planMemory(memoryQuery(recipe)).peakBytes);
+  }
+  const fits = planText([...words, '--mode', 'tuned', '--frozen-biases', '--budget=1.2GiB']);
+  assert.match(value(fits, 'budget'), /changed to fit/);
+  assert.match(value(fits, 'optimizer moments'), /8-bit moments$/);
+});
+
 test('what cannot be planned is said, and --help tells how', () => {
   assert.match(planText(['--help']), /--budget BYTES/);
   assert.throws(() => planText(['--recipe', 'cola2']), UnknownTaskError);
   assert.throws(() => planText(['--recipe', 'rte', '--budget', 'much']), (e: Error) => e instanceof InvalidArgumentError && /'much'/.test(e.message));
   assert.throws(() => planText(['--recipe', 'rte', '--budget']), (e: Error) => e instanceof InvalidArgumentError && /--budget needs a value/.test(e.message));
   assert.throws(() => planText(['--recipe', 'rte', '--kernels', 'cuda']), /'cuda'/);
+  assert.throws(() => planText(['--recipe', 'rte', '--moments', '4-bit']), (e: Error) => e instanceof InvalidArgumentError && /--moments is '4-bit'.*float32, 8-bit/.test(e.message));
+  assert.throws(() => planText(['--recipe', 'rte', '--idle-moments', 'disk']), (e: Error) => e instanceof InvalidArgumentError && /'disk'.*keep, host, release/.test(e.message));
   assert.throws(() => planText(['--recipe', 'rte', '--budget', '100MB']), (e: Error) => e instanceof MemoryBudgetError && /95\.4 MiB/.test(e.message));
 });

@@ -104,8 +104,8 @@ for (const { name, learningRate, batchSize, seed } of RECIPES)
   });
 
 test('every field of a recipe can be overridden, and the plan follows', async () => {
-  const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact']);
-  for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/]) assert.match(text, line);
+  const text = await printed(['--recipe', 'rte', '--dry-run', '--freeze-rate', '0.5', '--batch-size', '8', '--epochs', '1', '--steps', '7', '--learning-rate', '1e-3', '--max-length', '64', '--seed', '5', '--weight-decay', '0', '--schedule', 'constant', '--max-train-samples', '100', '--mode', 'exact', '--moments', '8-bit', '--idle-moments', 'host']);
+  for (const line of [/freeze rate +0\.5: 51 of 102 layers frozen/, /batch +8 × 64 tokens/, /steps +the first 7 of 13 \(1 epochs of 13\)/, /learning rate +1e-3, constant/, /seed +5\n/, /weight decay 0\n/, /training examples +100/, /mode +exact/, /optimizer moments +2\d\d(\.\d)? MiB .*: 8-bit moments, those of frozen layers on the host\n/]) assert.match(text, line);
 });
 
 test('micro-batches and layers run again are in the plan, and its bytes are those of the largest part', async () => {

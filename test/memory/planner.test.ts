@@ -12,6 +12,7 @@ import { parseViTConfig } from '../../src/hub/vitConfig';
 import { fitMemory, type MemoryFit, type MemoryQuery, planMemory } from '../../src/memory/planner';
 import { BertForQuestionAnswering } from '../../src/models/bert';
 import type { BatchSource, ImageBatch, Model } from '../../src/models/model';
+import { sequenceClassificationSpecs } from '../../src/models/sequenceClassification';
 import { ViTForImageClassification } from '../../src/models/vit';
 import { Random } from '../../src/random';
 import { SCHEMES } from '../../src/tape/scheme';
@@ -33,21 +34,25 @@ const ENGINES: readonly (readonly [Kernels, () => Promise<Engine>, string | fals
 const [B, T] = [3, 7];
 const dropouts = { hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1 };
 const bert = tinyConfig({ ...dropouts, intermediate_size: 40, num_labels: 2 });
+/** Of matrices large enough for 8-bit moments. */
+const wideBert = tinyConfig({ ...dropouts, hidden_size: 64, intermediate_size: 132, vocab_size: 77, num_labels: 2 });
+const wideVit = parseViTConfig({ model_type: 'vit', image_size: 12, patch_size: 4, hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 132, num_labels: 3 });
 const vit = parseViTConfig({ model_type: 'vit', image_size: 12, patch_size: 4, hidden_size: 12, num_hidden_layers: 2, num_attention_heads: 3, intermediate_size: 21, num_labels: 3 });
 
 type Kind = MemoryQuery['kind'];
-function modelOf(engine: Engine, kind: Kind): { model: Model<never>; train: BatchSource<never>; query: Pick<MemoryQuery, 'kind' | 'config' | 'length'> } {
+function modelOf(engine: Engine, kind: Kind, wide = false): { model: Model<never>; train: BatchSource<never>; query: Pick<MemoryQuery, 'kind' | 'config' | 'length'> } {
   const random = new Random(1);
+  const [text, image] = wide ? [wideBert, wideVit] : [bert, vit];
   if (kind === 'image-classification') {
     const batch: ImageBatch = { pixelValues: Float32Array.from({ length: B * 3 * 144 }, () => random.normal()), labels: Int32Array.of(0, 1, 2), batchSize: B, channels: 3, height: 12, width: 12 };
-    return { model: ViTForImageClassification.fresh(engine, vit) as never, train: { size: B, batch: () => batch as never }, query: { kind, config: vit } };
+    return { model: ViTForImageClassification.fresh(engine, image) as never, train: { size: B, batch: () => batch as never }, query: { kind, config: image } };
   }
-  const tiny = tinyBatch(bert, B, T);
+  const tiny = tinyBatch(text, B, T);
   // Padding in every sequence, so that every micro-batch has a mask, as is planned.
-  const text = { ...tiny, attentionMask: tiny.attentionMask.map((m, i) => (i % T === T - 1 ? 0 : m)) };
-  const batch = kind === 'question-answering' ? { ...text, labels: new Int32Array(2 * B) } : text;
-  const model = kind === 'question-answering' ? BertForQuestionAnswering.fresh(engine, bert) : tinyModel(engine, bert);
-  return { model: model as never, train: { size: B, batch: () => batch as never }, query: { kind, config: bert, length: T } };
+  const sentences = { ...tiny, attentionMask: tiny.attentionMask.map((m, i) => (i % T === T - 1 ? 0 : m)) };
+  const batch = kind === 'question-answering' ? { ...sentences, labels: new Int32Array(2 * B) } : sentences;
+  const model = kind === 'question-answering' ? BertForQuestionAnswering.fresh(engine, text) : tinyModel(engine, text);
+  return { model: model as never, train: { size: B, batch: () => batch as never }, query: { kind, config: text, length: T } };
 }
 
 for (const [kernels, make, missing] of ENGINES)
@@ -69,9 +74,15 @@ for (const [kernels, make, missing] of ENGINES)
         { mode: 'exact', frozen: [], gradientAccumulationSteps: 2 },
         { mode: 'paper', gradientAccumulationSteps: 3 },
         { mode: 'tuned', gradientAccumulationSteps: 2, gradientCheckpointing: true, dropout: false },
+        { mode: 'exact', frozen: [], optimizer: { moments: '8-bit' } },
+        { mode: 'paper', optimizer: { moments: '8-bit' } },
+        { mode: 'tuned', optimizer: { moments: '8-bit', idleMoments: 'host' } },
+        { mode: 'paper', optimizer: { idleMoments: 'host' } },
+        { mode: 'paper', optimizer: { idleMoments: 'release' } },
+        { mode: 'paper', optimizer: { moments: '8-bit', idleMoments: 'release' }, gradientAccumulationSteps: 2, gradientCheckpointing: true },
       ];
       for (const options of cases) {
-        const { model, train, query } = modelOf(engine, kind);
+        const { model, train, query } = modelOf(engine, kind, options.optimizer?.moments === '8-bit');
         const names = model.layers.map((l) => l.name);
         const frozen = options.frozen ?? names.filter(() => random.uniform() < 0.7);
         const indices = names.flatMap((n, i) => (frozen.includes(n) ? [i] : []));
@@ -83,8 +94,11 @@ for (const [kernels, make, missing] of ENGINES)
           policy: (layers) => ({ name: 'fixed', magnitudes: new Float64Array(layers.length), select: (step) => (step === 0 && moments === 'every parameter' ? [] : indices), observe: () => {}, state: () => ({}), restore: () => {} }),
         });
         await trainer.step();
-        const weightsAndMoments = engine.memory().live;
+        const first = engine.memory().live;
         const { memory, activationBytes } = await trainer.step();
+        const weightsAndMoments = memory.live;
+        if ((optimizer?.idleMoments ?? 'keep') === 'keep') assert.deepEqual(weightsAndMoments, first);
+        else assert.ok(weightsAndMoments.optimizer < first.optimizer);
         const plan = planMemory({ ...query, ...options, batchSize: B, frozen, kernels });
         const what = `${JSON.stringify(options)}`;
         assert.equal(plan.peakBytes, memory.totalPeak, what);
@@ -106,9 +120,9 @@ for (const [kernels, make, missing] of ENGINES)
 test('a freeze rate is planned for a costly choice: no random set of as many layers has a peak 5 % higher, and on average they are lower', () => {
   const random = new Random(3);
   for (const [query, layers] of [[{ kind: 'sequence-classification', config: bert, length: T }, 22], [{ kind: 'image-classification', config: vit }, 20]] as const)
-    for (const mode of ['exact', 'paper', 'tuned'] as const)
+    for (const [mode, optimizer] of [['exact', {}], ['paper', {}], ['tuned', {}], ['paper', { idleMoments: 'host' }], ['tuned', { idleMoments: 'host' }]] as const)
       for (const freezeRate of [0.5, 0.8]) {
-        const worst = planMemory({ ...query, batchSize: 4, mode, freezeRate });
+        const worst = planMemory({ ...query, batchSize: 4, mode, freezeRate, optimizer });
         assert.equal(worst.layers, layers);
         assert.equal(worst.trains.length, layers - Math.floor(freezeRate * layers));
         const names = planMemory({ ...query, batchSize: 4, frozen: [] }).trains;
@@ -116,7 +130,7 @@ test('a freeze rate is planned for a costly choice: no random set of as many lay
         for (let i = 0; i < 40; i++) {
           const order = random.permutation(names.length);
           const frozen = names.filter((_, n) => order[n] >= worst.trains.length);
-          const { peakBytes } = planMemory({ ...query, batchSize: 4, mode, frozen });
+          const { peakBytes } = planMemory({ ...query, batchSize: 4, mode, frozen, optimizer });
           mean += peakBytes / 40;
           assert.ok(peakBytes <= 1.05 * worst.peakBytes, `${mode} ${freezeRate}: ${peakBytes} > ${worst.peakBytes}, training ${names.filter((n) => !frozen.includes(n))}`);
         }
@@ -143,26 +157,40 @@ test('a larger budget never gives a smaller batch, the batch fits, and the next 
   assert.equal(fitMemory({ ...query, budget: most }).plan.batchSize, 40);
 });
 
-test('a batch that does not fit gets the smallest change that makes it fit, in order of harm', () => {
-  const query = { kind: 'image-classification', config: vit, batchSize: 8, freezeRate: 0.5, mode: 'exact' } as const;
-  const parts = (gradientAccumulationSteps: number) => ({ gradientAccumulationSteps });
-  const again = { ...parts(8), gradientCheckpointing: true };
-  const tuned = { ...again, mode: 'tuned' as const };
-  const changes: readonly MemoryFit['changes'][] = [
-    {}, parts(2), parts(4), parts(8), again,
-    { ...again, mode: { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' } },
-    { ...tuned, frozenBiases: false }, { ...tuned, frozenBiases: true }, { ...tuned, frozenBiases: true, freezeRate: 0.75 },
-  ];
-  const peaks = changes.map((c) => planMemory({ ...query, ...c }).peakBytes);
-  for (const [i, change] of changes.entries()) {
-    // What an earlier change gives already is no reason for a later one.
-    if (peaks.slice(0, i).some((p) => p <= peaks[i])) continue;
-    const fit = fitMemory({ ...query, budget: peaks[i] });
-    assert.deepEqual(fit.changes, change);
-    assert.equal(fit.plan.peakBytes, peaks[i]);
-  }
-  assert.ok(peaks[1] < peaks[0] && peaks[2] < peaks[1] && peaks[4] < peaks[3], `${peaks}`);
+test('a batch that does not fit gets the smallest change that makes it fit, in order of harm; moments go to the host where that is other memory', () => {
+  for (const kernels of ['fused', 'tensorflow'] as const) smallestChanges(kernels);
 });
+
+function smallestChanges(kernels: Kernels): void {
+  const query = { kind: 'image-classification', config: wideVit, batchSize: 8, freezeRate: 0.5, mode: 'exact', optimizer: { beta1: 0.8 }, kernels } as const;
+  const onHost = { optimizer: { beta1: 0.8, idleMoments: 'host' } } as const;
+  const steps: readonly (readonly [string, (before: MemoryFit['changes']) => MemoryFit['changes']])[] = [
+    ...[2, 4, 8].map((gradientAccumulationSteps) => [`${gradientAccumulationSteps} parts`, () => ({ gradientAccumulationSteps })] as const),
+    ['checkpointing', () => ({ gradientCheckpointing: true })],
+    ['recomputed', () => ({ mode: { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' } })],
+    ...(kernels === 'tensorflow' ? [['host', () => onHost] as const] : []),
+    ['8-bit', (before) => ({ optimizer: { beta1: 0.8, ...before.optimizer, moments: '8-bit' } })],
+    ['tuned', () => ({ mode: 'tuned', frozenBiases: false })],
+    ['frozen biases', () => ({ frozenBiases: true })],
+    ['freeze rate', () => ({ freezeRate: 0.75 })],
+  ];
+  let changes: MemoryFit['changes'] = {};
+  let peak = planMemory(query).peakBytes;
+  assert.deepEqual(fitMemory({ ...query, budget: peak }).changes, {});
+  const smaller: string[] = [];
+  for (const [name, step] of steps) {
+    const next = { ...changes, ...step(changes) };
+    const { peakBytes } = planMemory({ ...query, ...next });
+    // What makes a step no smaller is no reason for a change.
+    if (peakBytes >= peak) continue;
+    const fit = fitMemory({ ...query, budget: peakBytes });
+    assert.deepEqual(fit.changes, next);
+    assert.equal(fit.plan.peakBytes, peakBytes);
+    smaller.push(name);
+    [changes, peak] = [next, peakBytes];
+  }
+  for (const name of ['2 parts', '4 parts', 'checkpointing', '8-bit', ...(kernels === 'tensorflow' ? ['host'] : [])]) assert.ok(smaller.includes(name), `${kernels}: ${smaller}`);
+}
 
 test('a change that makes a step no smaller is not among those that make it fit: micro-batches, where the gradients held between them outweigh the activations', () => {
   const query = { kind: 'sequence-classification', config: bert, length: 1, batchSize: 2, freezeRate: 0, mode: 'exact', dropout: false, moments: 'what trains' } as const;
@@ -245,4 +273,17 @@ test('BERT-base at 32×128 is planned in full: 433 MB of weights, twice that of 
   assert.equal(plan.momentBytes, 2 * plan.weightBytes);
   assert.equal(plan.activationBytes, 2731507712);
   assert.ok(plan.peakBytes > plan.weightBytes + plan.momentBytes + plan.activationBytes);
+});
+
+test('with moments of frozen layers off the device, BERT-base at freeze rate 0.95 holds those of what trains; in 8 bits, a quarter and the scales; idle moments that linger are planned as if all stayed', () => {
+  const config = parseBertConfig({ model_type: 'bert', num_labels: 2, vocab_size: 28_996 });
+  const query = { config, kind: 'sequence-classification', batchSize: 8, length: 128, freezeRate: 0.95, mode: 'tuned' } as const;
+  const [kept, onHost, coded, lingering] = [{}, { idleMoments: 'host' }, { moments: '8-bit' }, { idleMoments: 'host', idleAfter: 3 }].map((optimizer) => planMemory({ ...query, optimizer } as MemoryQuery));
+  const names = planMemory({ ...query, frozen: [] }).trains;
+  const trained = sequenceClassificationSpecs(config).filter((s) => onHost.trains.includes(s.name) || (!names.includes(s.name) && onHost.trains.includes(s.name.replace(/bias$/, 'weight'))));
+  assert.equal(onHost.momentBytes, 8 * trained.reduce((n, s) => n + s.shape.reduce((a, b) => a * b, 1), 0));
+  assert.ok(onHost.trains.some((n) => n.endsWith('word_embeddings.weight')), 'the costliest choice has the largest moments');
+  assert.ok(onHost.peakBytes < kept.peakBytes);
+  assert.ok(coded.momentBytes > kept.momentBytes / 4 && coded.momentBytes < 0.2516 * kept.momentBytes, `${coded.momentBytes / kept.momentBytes}`);
+  assert.deepEqual([lingering.momentBytes, lingering.peakBytes], [kept.momentBytes, kept.peakBytes]);
 });

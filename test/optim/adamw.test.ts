@@ -126,8 +126,8 @@ it('betas, eps and the names that do not decay are the caller’s; what is undef
   near(await valuesOf(p), want.w, 'w');
   optimizer.dispose();
   engine.free(p.data);
-  const defaults = new AdamW(engine, { beta1: undefined, eps: undefined, weightDecay: undefined, noDecay: undefined });
-  assert.deepEqual(defaults.settings, { beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.01, noDecay: ['bias', 'LayerNorm.weight'] });
+  const defaults = new AdamW(engine, { beta1: undefined, eps: undefined, weightDecay: undefined, noDecay: undefined, moments: undefined, idleMoments: undefined, idleAfter: undefined });
+  assert.deepEqual(defaults.settings, { beta1: 0.9, beta2: 0.999, eps: 1e-6, weightDecay: 0.01, noDecay: ['bias', 'LayerNorm.weight'], moments: 'float32', idleMoments: 'keep', idleAfter: 0 });
 });
 
 it('each parameter counts its own updates: one that was skipped goes on where it stopped', async (r) => {
@@ -244,6 +244,97 @@ it('settings that cannot work are refused by their value', async () => {
     [{ eps: -1e-6 }, '-0.000001'],
     [{ weightDecay: -0.25 }, '-0.25'],
     [{ weightDecay: NaN }, 'NaN'],
+    [{ moments: '4-bit' }, '4-bit'],
+    [{ idleMoments: 'disk' }, 'disk'],
+    [{ idleAfter: -1 }, '-1'],
+    [{ idleAfter: 0.5 }, '0.5'],
   ] as const)
-    assert.throws(() => new AdamW(engine, settings), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(settings));
+    assert.throws(() => new AdamW(engine, settings as AdamWSettings), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(text), JSON.stringify(settings));
+});
+
+it('idle moments wait on the host from the start of the step in which their parameter is frozen, and training is that of kept ones to the bit', async (r) => {
+  for (const idleAfter of [0, 2]) {
+    const settings = { weightDecay: 0.1 };
+    const [keeping, moving] = [new AdamW(engine, settings), new AdamW(engine, { ...settings, idleMoments: 'host', idleAfter })];
+    const start = awayFromZero(random(r, [3, 5]));
+    const [always, kept, moved] = [parameter('always.weight', start), parameter('w.weight', start), parameter('w.weight', start)];
+    const trains = [true, true, false, false, false, true, false, true, true];
+    const onDevice: number[] = [];
+    for (const [k, now] of trains.entries()) {
+      moved.trains = now;
+      await moving.beginStep();
+      onDevice.push(engine.memory().live.optimizer / 120);
+      const g = random(r, [3, 5]);
+      const magnitudes = [];
+      if (now) for (const [optimizer, p] of [[keeping, kept], [moving, moved]] as const) magnitudes.push(await apply(optimizer, p, g, 0.1));
+      assert.equal(magnitudes[0], magnitudes[1]);
+      await apply(moving, always, g, 0.1);
+      moving.endStep();
+      assert.deepEqual(await valuesOf(moved), await valuesOf(kept), `step ${k}`);
+    }
+    // Of `always` and `kept` there are moments from the first step on.
+    assert.deepEqual(onDevice, idleAfter === 0 ? [0, 3, 2, 2, 2, 2, 2, 2, 3] : [0, 3, 3, 3, 2, 2, 3, 3, 3]);
+    assert.equal(moving.stepCount(moved), keeping.stepCount(kept));
+    keeping.dispose();
+    moving.dispose();
+    engine.free(always.data, kept.data, moved.data);
+  }
+});
+
+it('released moments are forgotten with their step count once the step is done: a thawed parameter goes on like one that never trained', async (r) => {
+  const optimizer = new AdamW(engine, { weightDecay: 0.1, idleMoments: 'release', idleAfter: 1 });
+  const start = awayFromZero(random(r, [4]));
+  const p = parameter('w.weight', start);
+  const [g, h] = [random(r, [4]), random(r, [4])];
+  const step = async (trains: boolean) => {
+    p.trains = trains;
+    await optimizer.beginStep();
+    if (trains) await apply(optimizer, p, g, 0.1);
+    optimizer.endStep();
+  };
+  await step(true);
+  await step(false);
+  assert.deepEqual([optimizer.stepCount(p), engine.memory().live.optimizer], [1, 32], 'idle for one step: nothing yet');
+  // A step that fails is begun and never ended: the moments have left the device and are not lost.
+  await optimizer.beginStep();
+  assert.deepEqual([optimizer.stepCount(p), engine.memory().live.optimizer], [1, 0]);
+  const snapshot = (await optimizer.snapshot()).get(p)!;
+  assert.ok((snapshot.m as Float32Array).every((x, i) => Math.abs(x - 0.1 * g.data[i]) < 1e-6));
+  await step(false);
+  assert.deepEqual([optimizer.stepCount(p), (await optimizer.snapshot()).size], [0, 0]);
+  const fresh = new Reference({ shape: [4], data: await valuesOf(p) }, 0.1);
+  p.trains = true;
+  await apply(optimizer, p, h, 0.1);
+  fresh.step(h.data, 0.1);
+  near(await valuesOf(p), fresh.w, 'w');
+  optimizer.dispose();
+  engine.free(p.data);
+});
+
+it('a snapshot holds moments wherever they are, and how long they were idle', async (r) => {
+  const optimizer = new AdamW(engine, { idleMoments: 'release', idleAfter: 2 });
+  const [here, away] = [parameter('here.weight', random(r, [4])), parameter('away.weight', random(r, [4]))];
+  await apply(optimizer, here, random(r, [4]), 0.1);
+  await apply(optimizer, away, random(r, [4]), 0.1);
+  away.trains = false;
+  const idle = async () => {
+    await optimizer.beginStep();
+    optimizer.endStep();
+  };
+  await idle();
+  await idle();
+  await optimizer.beginStep();
+  const snapshot = await optimizer.snapshot();
+  assert.deepEqual([snapshot.get(here)!.idle, snapshot.get(away)!.idle], [0, 2]);
+  assert.equal(engine.memory().live.optimizer, 32, 'of `here` alone');
+  optimizer.endStep();
+  assert.equal(optimizer.stepCount(away), 0);
+  optimizer.restore(snapshot);
+  assert.deepEqual(await optimizer.snapshot(), snapshot);
+  assert.equal(engine.memory().live.optimizer, 0, 'all wait on the host');
+  const before = Float32Array.from((snapshot.get(away)!.m as Float32Array));
+  await apply(optimizer, away, { shape: [4], data: [0, 0, 0, 0] }, 0.1);
+  near(Array.from((await optimizer.snapshot()).get(away)!.m as Float32Array), Array.from(before, (x) => 0.9 * x), 'm');
+  optimizer.dispose();
+  engine.free(here.data, away.data);
 });

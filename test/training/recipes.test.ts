@@ -58,6 +58,8 @@ test('a plan counts steps, parameters and bytes of the checkpoint’s shapes, an
   // bert-base-cased: 108,310,272 weights of the bare model (Hugging Face), and the classifier's 2·768 + 2.
   assert.equal(plan.parameters, 108_310_272 + 2 * 768 + 2);
   assert.deepEqual([plan.weightBytes, plan.momentBytes], [4 * plan.parameters, 8 * plan.parameters]);
+  const coded = planRecipe({ ...plan.recipe, optimizer: { moments: '8-bit' } }).momentBytes;
+  assert.ok(coded > plan.momentBytes / 4 && coded < 0.2516 * plan.momentBytes, `${coded}`);
   const config = parseBertConfig({ model_type: 'bert', vocab_size: 28_996 });
   const full = bertActivationBytes({ config, batchSize: 32, length: 128, mode: 'exact', trains: () => true, dropout: true });
   assert.equal(plan.fullActivationBytes, full.total);

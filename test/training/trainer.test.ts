@@ -420,3 +420,92 @@ test('freeze and thaw overrule the policy until follow', async () => {
   assert.deepEqual(trainer.peek().frozen.map((l) => l.index), trainer.policy.select(trainer.nextStep));
   close();
 });
+
+/** Large enough for 8-bit moments. */
+const wide = tinyConfig({ hidden_size: 64, intermediate_size: 64, vocab_size: 80 });
+async function wideTrainer(options: Partial<TrainerOptions>) {
+  const engine = await cpuEngine();
+  const model = tinyModel(engine, wide);
+  const trainer = new SlimFitTrainer({ model, train: tinyData(wide), batchSize: 4, learningRate: 2e-3, freezeRate: 0.5, totalSteps: 40, seed: 3, measureEncodingsEvery: 0, onWarning: () => {}, mode: 'tuned', ...options });
+  const close = () => {
+    trainer.dispose();
+    model.dispose();
+    assert.equal(engine.memory().tensors, 0, 'tensors left');
+    engine.dispose();
+  };
+  const weights = async () => [...(await model.weights()).values()].map((w) => w.data);
+  return { engine, trainer, weights, close };
+}
+
+test('with moments of frozen layers on the host, training is the same to the bit and the device holds those of what trains; released ones change it', async () => {
+  for (const moments of ['float32', '8-bit'] as const) {
+    const runs = [];
+    for (const idleMoments of ['keep', 'host', 'release'] as const) {
+      const { engine, trainer, weights, close } = await wideTrainer({ optimizer: { moments, idleMoments } });
+      const losses: number[] = [];
+      for await (const r of trainer.steps(8)) losses.push(r.loss);
+      runs.push({ losses, weights: await weights(), bytes: engine.memory().live.optimizer, counts: trainer.freezableLayers.map((l) => trainer.stepCount(l.name)) });
+      close();
+    }
+    const [keep, host, release] = runs;
+    assert.deepEqual([host.losses, host.weights, host.counts], [keep.losses, keep.weights, keep.counts], moments);
+    assert.ok(host.bytes < 0.8 * keep.bytes && release.bytes < 0.8 * keep.bytes, `${keep.bytes} ${host.bytes} ${release.bytes}`);
+    assert.notDeepEqual(release.weights, keep.weights);
+    assert.ok(release.counts.some((n, i) => n < keep.counts[i]));
+  }
+});
+
+test('after a rewind the same steps repeat to the bit wherever moments are and in whatever form', async () => {
+  for (const optimizer of [{ moments: '8-bit' }, { idleMoments: 'host' }, { moments: '8-bit', idleMoments: 'host', idleAfter: 1 }, { idleMoments: 'release', idleAfter: 1 }] as const) {
+    const { trainer, weights, close } = await wideTrainer({ optimizer });
+    for await (const _ of trainer.steps(4));
+    await trainer.snapshot();
+    const run = async () => {
+      for await (const _ of trainer.steps(4));
+      return { weights: await weights(), losses: [...trainer.history.column('loss')], counts: trainer.freezableLayers.map((l) => trainer.stepCount(l.name)) };
+    };
+    const first = await run();
+    trainer.rewind(4);
+    assert.deepEqual(await run(), first, JSON.stringify(optimizer));
+    close();
+  }
+});
+
+test('a step whose loss is not finite loses no moments, even those that it was about to release', async () => {
+  const { engine, trainer, close } = await wideTrainer({ optimizer: { idleMoments: 'release' } });
+  await trainer.step();
+  const counts = () => trainer.freezableLayers.map((l) => trainer.stepCount(l.name));
+  const before = counts();
+  assert.ok(before.includes(1));
+  trainer.freeze(...trainer.freezableLayers.map((l) => l.name));
+  const bias = trainer.model.parameters.get('classifier.bias')!.data;
+  const values = (await engine.read(bias)) as Float32Array;
+  engine.write(bias, new Float32Array(values.length).fill(NaN));
+  await assert.rejects(trainer.step(), LossNotFiniteError);
+  assert.deepEqual(counts(), before);
+  engine.write(bias, values);
+  await trainer.step();
+  assert.ok(counts().every((n) => n === 0));
+  close();
+});
+
+test('8-bit moments lower the loss as float32 ones do, in a quarter of the bytes', async () => {
+  const run = async (moments: 'float32' | '8-bit') => {
+    const { engine, trainer, close } = await wideTrainer({ optimizer: { moments }, learningRate: 1e-3 });
+    const losses: number[] = [];
+    for await (const r of trainer.steps(24)) losses.push(r.loss);
+    const bytes = engine.memory().live.optimizer;
+    close();
+    const mean = (x: number[]) => x.reduce((a, b) => a + b) / x.length;
+    return { start: mean(losses.slice(0, 3)), end: mean(losses.slice(-6)), bytes };
+  };
+  const [plain, coded] = [await run('float32'), await run('8-bit')];
+  assert.ok(plain.end < 0.5 * plain.start, `${plain.start} ${plain.end}`);
+  assert.ok(coded.end < 0.5 * coded.start && Math.abs(coded.end - plain.end) < 0.1 * plain.start, `${coded.end}, ${plain.end} of ${plain.start}`);
+  assert.ok(coded.bytes < 0.3 * plain.bytes, `${coded.bytes} of ${plain.bytes}`);
+});
+
+test('idle moments and zero gradients for frozen layers exclude each other', async () => {
+  for (const idleMoments of ['host', 'release'] as const)
+    await assert.rejects(wideTrainer({ frozenParameters: 'zerograd', optimizer: { idleMoments } }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(`'${idleMoments}'`) && e.message.includes('zerograd'));
+});

@@ -129,26 +129,18 @@ export class FusedEngine extends TensorflowEngine {
   }
 
   // ---- optimizer --------------------------------------------------------------------------------------------------------------
-  /**
-   * One pass over weight, moments and gradient, written in place; the paper's update magnitude comes out of the same pass, without a copy of the weight. The relative norm is worked out from what the step
-   * leaves, without one either.
-   */
+  /** One pass over weight, moments and gradient, written in place; the update magnitude comes out of the same pass, without a copy of the weight. */
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {
     const { weight, m, v } = state;
     this.checkAdamW(state, grad);
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
-    const decay = o.lr * o.weightDecay;
-    const before = o.magnitude === 'relative-l2' ? this.meanSquare(weight) : undefined;
     const magnitude = this.run([], () => {
-      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, decay);
+      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, o.magnitude === 'relative-l2' ? 1 : 0);
       const options = this.temporary(this.tf.createTensor([numbers.length], TF_TYPE.float, numbers));
       return this.op('SlimfitAdamW', [], [weight, m, v, grad].map((t) => this.raw(t)).concat(options));
     });
-    if (o.magnitude === 'mean-relative') return magnitude;
+    if (o.magnitude) return magnitude;
     this.free(magnitude);
-    if (!before) return undefined;
-    const relative = this.scope(() => this.relativeNorm(before, this.meanSquare(this.stepMade(state, o, rate, decay))));
-    this.free(before);
-    return relative;
+    return undefined;
   }
 }

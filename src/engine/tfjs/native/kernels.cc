@@ -575,41 +575,56 @@ void densify(Call& c) {
 // ---- optimizer ------------------------------------------------------------------------------------------------------------------------
 
 /**
- * One AdamW step, in place: the caller sees to it that nothing else looks at weight and moments. Inputs: weight, m, v, gradient,
- * [rate, beta1, 1 − beta1, beta2, 1 − beta2, eps, lr·decay]. Output: mean(abs((before − after)/before)).
+ * One AdamW step, in place: the caller sees to it that nothing else looks at weight and moments. Inputs: weight, m, v, gradient, [rate, beta1, 1 − beta1, beta2, 1 − beta2, eps, lr·decay, measure].
+ * Output: the update magnitude; measure 0: mean(abs((before − after)/before)), 1: ‖before − after‖/‖before‖, at most 1, as the engine contract says it.
  */
-void adamW(Call& c) {
+template <bool NORMS>
+void adamWStep(Call& c) {
   float *w = c.in(0), *m = c.in(1), *v = c.in(2);
   const float *g = c.in(3), *o = c.in(4);
   const float rate = o[0], beta1 = o[1], rest1 = o[2], beta2 = o[3], rest2 = o[4], eps = o[5], decay = o[6];
   float* magnitude = c.out(0, {});
   if (!magnitude) return;
   const int64_t n = c.size(0);
-  std::vector<double> parts(blocksOf(n, BLOCK), 0.0);
+  std::vector<double> parts(blocksOf(n, BLOCK), 0.0), squares(NORMS ? blocksOf(n, BLOCK) : 0, 0.0);
   overRange(n, BLOCK, [&](int64_t begin, int64_t end) {
-    double sum = 0;
-    // The running sum is in float32 over 512 elements only.
+    double sum = 0, square = 0;
+    // The running sums are in float32 over 512 elements only.
     for (int64_t from = begin; from < end; from += 512) {
       const int64_t to = std::min(end, from + 512);
-      float s = 0;
-#pragma omp simd reduction(+ : s)
+      float s = 0, q = 0;
+#pragma omp simd reduction(+ : s, q)
       for (int64_t i = from; i < to; i++) {
         const float m1 = m[i] * beta1 + g[i] * rest1;
         const float v1 = v[i] * beta2 + g[i] * g[i] * rest2;
         const float stepped = w[i] - rate * (m1 / (std::sqrt(v1) + eps));
         const float w1 = stepped - stepped * decay;
-        s += std::fabs((w[i] - w1) / w[i]);
+        if (NORMS) {
+          s += (w[i] - w1) * (w[i] - w1);
+          q += w[i] * w[i];
+        } else {
+          s += std::fabs((w[i] - w1) / w[i]);
+        }
         m[i] = m1;
         v[i] = v1;
         w[i] = w1;
       }
       sum += s;
+      square += q;
     }
     parts[begin / BLOCK] = sum;
+    if (NORMS) squares[begin / BLOCK] = square;
   });
-  double total = 0;
+  double total = 0, weight = 0;
   for (double part : parts) total += part;
-  *magnitude = static_cast<float>(total / n);
+  for (double part : squares) weight += part;
+  // What did not move, 0; what moved further than it was long, 1. NaN stays NaN.
+  *magnitude = static_cast<float>(!NORMS ? total / n : total == 0 ? 0 : std::sqrt(total / (total > weight ? total : weight)));
+}
+
+void adamW(Call& c) {
+  if (c.in(4)[7] == 0) adamWStep<false>(c);
+  else adamWStep<true>(c);
 }
 
 // ---- registration ---------------------------------------------------------------------------------------------------------------------
