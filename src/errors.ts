@@ -12,6 +12,8 @@ export type SlimFitErrorCode =
   | 'out-of-memory'
   | 'checkpoint-corrupt'
   | 'checkpoint-keys'
+  | 'checkpoint-write'
+  | 'resume-mismatch'
   | 'unsupported-model'
   | 'sequence-too-long'
   | 'label-out-of-range'
@@ -22,6 +24,7 @@ export type SlimFitErrorCode =
   | 'image-unreadable'
   | 'image-worker'
   | 'loss-not-finite'
+  | 'gradient-not-finite'
   | 'interrupted'
   | 'download-failed'
   | 'hub-access'
@@ -87,6 +90,35 @@ export class CheckpointKeysError extends SlimFitError {
     readonly unexpected: readonly string[],
   ) {
     super('checkpoint-keys', message);
+  }
+}
+
+/** A checkpoint cannot be written: the disk is full, or the folder refuses. Nothing was changed, older checkpoints are as they were, and the trainer can go on. */
+export class CheckpointWriteError extends SlimFitError {
+  constructor(
+    message: string,
+    /** The folder that was to be written. */
+    readonly path: string,
+    /** About how many bytes it needs. */
+    readonly neededBytes: number,
+    options?: ErrorOptions,
+  ) {
+    super('checkpoint-write', message, options);
+  }
+}
+
+/** A checkpoint is of a run with other settings, model or data than the one that is to go on from it. Nothing was changed. */
+export class ResumeMismatchError extends SlimFitError {
+  constructor(
+    message: string,
+    /** What differs: an option of the trainer ('seed', 'batchSize', 'optimizer.eps'), a field of the model's config.json ('model.hidden_size'), or 'train'. */
+    readonly field: string,
+    /** What it was, as text. */
+    readonly stored: string,
+    /** What it is now, as text. */
+    readonly given: string,
+  ) {
+    super('resume-mismatch', message);
   }
 }
 
@@ -171,6 +203,17 @@ export class ImageWorkerError extends SlimFitError {
 export class LossNotFiniteError extends SlimFitError {
   constructor(message: string, options?: ErrorOptions) {
     super('loss-not-finite', message, options);
+  }
+}
+
+/** A gradient held a NaN, an infinity, or a value whose square overflows. The step was not applied. */
+export class GradientNotFiniteError extends SlimFitError {
+  constructor(
+    message: string,
+    /** Names of the parameters whose gradients they are. */
+    readonly parameters: readonly string[],
+  ) {
+    super('gradient-not-finite', message);
   }
 }
 

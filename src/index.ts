@@ -70,11 +70,13 @@ export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer
 export { fromRecipe, type FromRecipeOptions, type RecipeRun } from './training/fromRecipe';
 export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, type ImageRecipe, type Recipe, type SquadRecipe } from './training/recipes';
 export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';
+export type { CheckpointOptions } from './training/checkpoints';
+export { listCheckpoints, type CheckpointManifest, type StoredCheckpoint } from './training/checkpointFolder';
 export type { StepRecord } from './training/stepRecord';
 export { GradientComparison, type GradientError } from './training/gradients';
-export { History, type StepField, type StoredHistory } from './training/history';
-export type { StoredColumn } from './training/columns';
-export { AdamW, type AdamWParameterSnapshot, type AdamWSettings, type AdamWSnapshot, type CodedMomentValues } from './optim/adamw';
+export { History, type HistoryHead, type HistoryParts, type StepField, type StoredHistory } from './training/history';
+export type { ColumnValues, StoredColumn } from './training/columns';
+export { AdamW, type AdamWSettings, type AdamWSnapshot, type AdamWParameterSnapshot, type CodedMomentValues } from './optim/adamw';
 export { constantSchedule, linearSchedule, paperSchedule, type PaperSchedule, type Schedule } from './optim/schedules';
 export { Random } from './random';
 

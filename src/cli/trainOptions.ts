@@ -49,6 +49,10 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --augmentation NAME     none, crop-flip, imagenet
   --workers N             threads that decode images
   --seed N
+  --save-steps N          write DIR/checkpoint-STEP after every N steps and after the last one
+  --save-total-limit N    keep the latest N of them, and the best one by --metric-for-best-model
+  --metric-for-best-model NAME   a metric that evaluation gives, such as loss or accuracy: evaluate before each checkpoint
+  --resume                go on from the last whole checkpoint in DIR, to the bit as if training had never stopped; where there is none, begin
   --skip-first-evaluation do not evaluate before training
   --predictions           write predictions for GLUE's server (test files) or SQuAD's script into DIR as well
 `;
@@ -86,6 +90,10 @@ const OPTIONS = {
   augmentation: { type: 'string' },
   workers: { type: 'string' },
   seed: { type: 'string' },
+  'save-steps': { type: 'string' },
+  'save-total-limit': { type: 'string' },
+  'metric-for-best-model': { type: 'string' },
+  resume: { type: 'boolean' },
   'skip-first-evaluation': { type: 'boolean' },
   predictions: { type: 'boolean' },
 } as const;
@@ -101,6 +109,7 @@ export interface TrainRequest {
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
+  readonly resume: boolean;
   readonly skipFirstEvaluation: boolean;
   readonly predictions: boolean;
 }
@@ -160,6 +169,11 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     ...defined({ maxLength: lengths['max-length'] ?? embeddedLength, docStride: lengths['doc-stride'], imageSize: lengths['image-size'], augmentation }),
     optimizer: { ...base.optimizer, ...defined({ weightDecay, moments, idleMoments }) },
   } as Recipe;
+  const saveSteps = count('save-steps');
+  const saveTotalLimit = count('save-total-limit');
+  const metricForBestModel = values['metric-for-best-model'];
+  if (saveSteps === undefined && (saveTotalLimit ?? metricForBestModel) !== undefined) throw new InvalidArgumentError(`--${saveTotalLimit ? 'save-total-limit' : 'metric-for-best-model'} has a meaning with --save-steps N only`);
+  const checkpoints = saveSteps !== undefined && out !== undefined ? { dir: out, saveSteps, ...defined({ saveTotalLimit, metricForBestModel }) } : undefined;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
   const gradientAccumulationSteps = count('gradient-accumulation-steps') ?? 1;
   checkAccumulation(gradientAccumulationSteps, recipe.batchSize);
@@ -175,9 +189,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'] }) },
+    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], checkpoints }) },
   };
-  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', gradientAccumulationSteps, gradientCheckpointing, dryRun: values['dry-run'] === true, out, steps: count('steps'), skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', gradientAccumulationSteps, gradientCheckpointing, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** Without the fields that are undefined. */

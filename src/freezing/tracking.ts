@@ -31,9 +31,9 @@ export abstract class TrackingPolicy implements FreezePolicy {
   }
 }
 
-/** Numbers as text, which keeps NaN and infinities; JSON does not. */
+/** Numbers as text, which keeps NaN, infinities and −0; JSON does not. */
 export function textOf(values: ArrayLike<number>): string[] {
-  return Array.from(values, String);
+  return Array.from(values, (v) => (Object.is(v, -0) ? '-0' : String(v)));
 }
 
 /** The same back. @throws InvalidArgumentError unless it is a list of `length` */

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import path from 'node:path';
 import { CheckpointError, CheckpointKeysError, FileMissingError, ShapeError } from '../errors';
 import { checkPlainName } from './names';
-import { readSafetensors, type StoredTensor, writeSafetensors } from './safetensors';
+import { readSafetensors, type StoredTensor, writeSafetensorsFrom } from './safetensors';
 
 /** The weights in one file. */
 export const WEIGHTS_FILE = 'model.safetensors';
@@ -147,10 +147,10 @@ export async function readWeights(folder: string, wanted: readonly WantedParamet
   return { weights, fresh: absent, ignored };
 }
 
-/** Writes `config.json` and `model.safetensors`; each appears whole or not at all. */
-export function writeFolder(folder: string, config: Readonly<Record<string, unknown>>, weights: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>): void {
+/** Writes `config.json` and `model.safetensors`, each of which appears whole or not at all. @param read values of a weight, asked for one at a time */
+export async function writeFolder(folder: string, config: Readonly<Record<string, unknown>>, weights: readonly WantedParameter[], read: (name: string) => Promise<Float32Array>): Promise<void> {
   mkdirSync(folder, { recursive: true });
-  writeSafetensors(path.join(folder, WEIGHTS_FILE), weights);
+  await writeSafetensorsFrom(path.join(folder, WEIGHTS_FILE), weights, read);
   const file = path.join(folder, 'config.json');
   writeFileSync(`${file}.tmp`, `${JSON.stringify(config, null, 2)}\n`);
   renameSync(`${file}.tmp`, file);

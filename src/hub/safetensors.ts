@@ -3,6 +3,7 @@
  * {name: {dtype, shape, data_offsets}}, then the data without holes. A malformed file is refused before anything of its claimed size is allocated.
  */
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { CheckpointError, FileMissingError, InvalidArgumentError } from '../errors';
 
 /** A tensor of a file, converted to 32-bit numbers: F16, BF16 and F64 to float32, I64 to int32 where it fits. */
@@ -24,16 +25,33 @@ interface Entry {
   readonly end: number;
 }
 
-/** Reads all tensors. @throws CheckpointError naming file and reason, FileMissingError */
-export async function readSafetensors(file: string): Promise<Map<string, StoredTensor>> {
-  let fd: number;
+/** Arrays that are written and read back as they are, without conversion. */
+export type RawArray = Float64Array | Float32Array | Int32Array | Uint32Array | Uint16Array | Int8Array | Uint8Array;
+const RAW = { F64: Float64Array, F32: Float32Array, I32: Int32Array, U32: Uint32Array, U16: Uint16Array, I8: Int8Array, U8: Uint8Array } as const;
+/** Types of `RawArray` as the format calls them. */
+export type RawType = keyof typeof RAW;
+const RAW_BYTES: Readonly<Record<string, number>> = Object.fromEntries(Object.entries(RAW).map(([dtype, { BYTES_PER_ELEMENT }]) => [dtype, BYTES_PER_ELEMENT]));
+
+/** @throws InvalidArgumentError for an array that is none of `RawArray` */
+export function rawTypeOf(name: string, data: RawArray): RawType {
+  const found = (Object.keys(RAW) as RawType[]).find((t) => data instanceof RAW[t]);
+  if (!found) throw new InvalidArgumentError(`tensor ${name} is a ${(data as object).constructor.name}; a safetensors file takes ${Object.values(RAW).map((c) => c.name).join(', ')}`);
+  return found;
+}
+
+function openFile(file: string): number {
   try {
-    fd = openSync(file, 'r');
+    return openSync(file, 'r');
   } catch (cause) {
     throw new FileMissingError(`cannot open ${file}: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** Reads all tensors. @throws CheckpointError naming file and reason, FileMissingError */
+export async function readSafetensors(file: string): Promise<Map<string, StoredTensor>> {
+  const fd = openFile(file);
   try {
-    const { entries, dataBegin } = readHeader(file, fd);
+    const { entries, dataBegin } = readHeader(file, fd, ITEM_BYTES);
     const out = new Map<string, StoredTensor>();
     for (const [name, e] of entries) {
       const bytes = new Uint8Array(e.end - e.begin);
@@ -46,7 +64,51 @@ export async function readSafetensors(file: string): Promise<Map<string, StoredT
   }
 }
 
-function readHeader(file: string, fd: number): { entries: Map<string, Entry>; dataBegin: number } {
+/** A file of which one tensor at a time is read: the host holds no more than that. */
+export class SafetensorsReader {
+  private constructor(
+    readonly file: string,
+    private readonly fd: number,
+    private readonly entries: ReadonlyMap<string, Entry>,
+    private readonly dataBegin: number,
+  ) {}
+
+  /** Opens a file whose tensors are all of a `RawType` and checks its header. @throws CheckpointError, FileMissingError */
+  static open(file: string): SafetensorsReader {
+    const fd = openFile(file);
+    try {
+      const { entries, dataBegin } = readHeader(file, fd, RAW_BYTES);
+      return new SafetensorsReader(file, fd, entries, dataBegin);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  get names(): readonly string[] {
+    return [...this.entries.keys()];
+  }
+
+  /** Shape of a tensor; undefined when there is none of that name. */
+  shapeOf(name: string): readonly number[] | undefined {
+    return this.entries.get(name)?.shape;
+  }
+
+  /** The values, to the bit. @throws CheckpointError when the file has no such tensor, or was cut meanwhile */
+  read(name: string): RawArray {
+    const e = this.entries.get(name);
+    if (!e) throw new CheckpointError(`${this.file}: holds no tensor ${name}`);
+    const bytes = new Uint8Array(e.end - e.begin);
+    readFully(this.file, this.fd, bytes, this.dataBegin + e.begin);
+    return new RAW[e.dtype as RawType](bytes.buffer);
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+}
+
+function readHeader(file: string, fd: number, itemBytes: Readonly<Record<string, number>>): { entries: Map<string, Entry>; dataBegin: number } {
   const bad = (reason: string): never => {
     throw new CheckpointError(`${file}: ${reason}: the file is damaged or no safetensors file; download or save it again`);
   };
@@ -73,11 +135,11 @@ function readHeader(file: string, fd: number): { entries: Map<string, Entry>; da
   for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
     if (name === '__metadata__') continue;
     const { dtype, shape, data_offsets } = (value ?? {}) as Record<string, unknown>;
-    if (typeof dtype !== 'string' || !Object.hasOwn(ITEM_BYTES, dtype)) bad(`tensor ${name} has dtype ${String(dtype)}, not one of ${Object.keys(ITEM_BYTES).join(', ')}`);
+    if (typeof dtype !== 'string' || !Object.hasOwn(itemBytes, dtype)) bad(`tensor ${name} has dtype ${String(dtype)}, not one of ${Object.keys(itemBytes).join(', ')}`);
     if (!Array.isArray(shape) || !shape.every(isCount)) bad(`tensor ${name} has shape ${JSON.stringify(shape)}`);
     if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isCount)) bad(`tensor ${name} has offsets ${JSON.stringify(data_offsets)}`);
     const [begin, end] = data_offsets as [number, number];
-    const want = (shape as number[]).reduce((a, b) => a * b, 1) * ITEM_BYTES[dtype as string];
+    const want = (shape as number[]).reduce((a, b) => a * b, 1) * itemBytes[dtype as string];
     if (end - begin !== want) bad(`tensor ${name} of shape [${shape}] needs ${want} bytes, but its offsets span ${end - begin}`);
     if (end > dataBytes) bad(`tensor ${name} ends at byte ${end} of the data, but there are ${dataBytes}`);
     entries.set(name, { dtype: dtype as string, shape: shape as number[], begin, end });
@@ -135,22 +197,84 @@ function halfToFloat(h: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
+/** Header length and header, filled up with spaces so that the data begin at a multiple of 8 bytes, as the reference writer does. */
+function headerBytes(header: Readonly<Record<string, unknown>>): Buffer {
+  const json = Buffer.from(JSON.stringify(header));
+  const padded = 8 * Math.ceil(json.length / 8);
+  const out = Buffer.alloc(8 + padded, ' ');
+  out.writeBigUInt64LE(BigInt(padded));
+  json.copy(out, 8);
+  return out;
+}
+
+/** The bytes of an array, a view. */
+export function bytesOf(data: RawArray): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+/** A tensor before its values are there. */
+export interface TensorPlan {
+  readonly name: string;
+  readonly dtype: RawType;
+  readonly shape: readonly number[];
+}
+
+/** Bytes of a tensor's values. */
+export function tensorBytes({ shape, dtype }: TensorPlan): number {
+  return shape.reduce((a, b) => a * b, 1) * RAW_BYTES[dtype];
+}
+
+/** The header of a file of these tensors. */
+function layOut(tensors: readonly TensorPlan[], metadata: Readonly<Record<string, string>>): Record<string, unknown> {
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  let at = 0;
+  for (const tensor of tensors) {
+    const end = at + tensorBytes(tensor);
+    header[tensor.name] = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [at, end] };
+    at = end;
+  }
+  return header;
+}
+
+/**
+ * The contents of a safetensors file, piece by piece: the header, then each tensor's values, which are asked for one at a time.
+ * @param read values of a tensor, when its turn has come
+ * @throws InvalidArgumentError when they are not of the planned type and size
+ */
+export async function* safetensorsContents(tensors: readonly TensorPlan[], read: (name: string) => RawArray | Promise<RawArray>, metadata: Readonly<Record<string, string>> = { format: 'pt' }): AsyncGenerator<Uint8Array> {
+  yield headerBytes(layOut(tensors, metadata));
+  for (const { name, dtype, shape } of tensors) {
+    const data = await read(name);
+    if (rawTypeOf(name, data) !== dtype || shape.reduce((a, b) => a * b, 1) !== data.length) throw new InvalidArgumentError(`tensor ${name} has ${data.length} values of ${rawTypeOf(name, data)} for shape [${shape}] of ${dtype}`);
+    yield bytesOf(data);
+  }
+}
+
+/** Writes float32 tensors that are asked for one at a time, through a temporary file as `writeSafetensors` does. */
+export async function writeSafetensorsFrom(file: string, tensors: readonly Omit<TensorPlan, 'dtype'>[], read: (name: string) => Promise<Float32Array>): Promise<void> {
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
+    const handle = await open(temporary, 'w');
+    try {
+      for await (const bytes of safetensorsContents(tensors.map((t) => ({ ...t, dtype: 'F32' })), read)) await handle.writeFile(bytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    renameSync(temporary, file);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+}
+
 /**
  * Writes float32 tensors, in the order given, through a temporary file that is synced and renamed: whoever reads the name sees the old file or the whole new one.
  */
 export function writeSafetensors(file: string, tensors: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>, metadata: Readonly<Record<string, string>> = { format: 'pt' }): void {
-  const header: Record<string, unknown> = { __metadata__: metadata };
-  let at = 0;
-  for (const [name, { shape, data }] of tensors) {
+  for (const [name, { shape, data }] of tensors)
     if (shape.reduce((a, b) => a * b, 1) !== data.length) throw new InvalidArgumentError(`tensor ${name} has ${data.length} values for shape [${shape}]`);
-    header[name] = { dtype: 'F32', shape, data_offsets: [at, at + data.byteLength] };
-    at += data.byteLength;
-  }
-  // The data starts at a multiple of 8 bytes, the header filled up with spaces, as the reference writer does.
-  const json = Buffer.from(JSON.stringify(header));
-  const padded = Buffer.concat([json, Buffer.alloc((8 - (json.length % 8)) % 8, ' ')]);
-  const prefix = Buffer.alloc(8);
-  prefix.writeBigUInt64LE(BigInt(padded.length));
+  const header = layOut([...tensors].map(([name, { shape }]) => ({ name, shape, dtype: 'F32' })), metadata);
   const temporary = `${file}.${process.pid}.tmp`;
   try {
     const fd = openSync(temporary, 'w');
@@ -158,9 +282,8 @@ export function writeSafetensors(file: string, tensors: ReadonlyMap<string, { re
       const write = (b: Uint8Array) => {
         for (let done = 0; done < b.length; ) done += writeSync(fd, b, done);
       };
-      write(prefix);
-      write(padded);
-      for (const { data } of tensors.values()) write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+      write(headerBytes(header));
+      for (const { data } of tensors.values()) write(bytesOf(data));
       fsyncSync(fd);
     } finally {
       closeSync(fd);

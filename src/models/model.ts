@@ -144,6 +144,9 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
     return batch.batchSize;
   }
 
+  /** What `config.json` says of this model, as Hugging Face's library reads it. */
+  abstract configJson(): Readonly<Record<string, unknown>>;
+
   /** Examples and tokens (padding included) of a batch. */
   abstract countOf(batch: BatchShape<Batch>): { examples: number; tokens: number };
 
@@ -155,10 +158,15 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
     return undefined;
   }
 
+  /** Copies one parameter's values to the host. @throws InvalidArgumentError for a name that is none's */
+  async readWeight(name: string): Promise<Float32Array> {
+    return (await this.engine.read(this.parameter(name).data)) as Float32Array;
+  }
+
   /** Copies all weights to the host. */
   async weights(): Promise<Map<string, { shape: readonly number[]; data: Float32Array }>> {
     const out = new Map<string, { shape: readonly number[]; data: Float32Array }>();
-    for (const p of this.parameters.values()) out.set(p.name, { shape: p.shape, data: (await this.engine.read(p.data)) as Float32Array });
+    for (const p of this.parameters.values()) out.set(p.name, { shape: p.shape, data: await this.readWeight(p.name) });
     return out;
   }
 

@@ -76,8 +76,12 @@ export abstract class TextModel<C extends TextConfig = TextConfig> extends Model
 
   /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the tokenizer's files if one is given. */
   async savePretrained(folder: string, tokenizer?: SavesItself): Promise<void> {
-    writeFolder(folder, serializeTextConfig(this.config, `${this.names.className}${this.purpose}`), await this.weights());
+    await writeFolder(folder, this.configJson(), this.specs, (name) => this.readWeight(name));
     tokenizer?.save(folder);
+  }
+
+  configJson(): Readonly<Record<string, unknown>> {
+    return serializeTextConfig(this.config, `${this.names.className}${this.purpose}`);
   }
 
   countOf(batch: BatchShape<TextBatch>): { examples: number; tokens: number } {

@@ -200,9 +200,12 @@ export class ViTForImageClassification extends Model<ImageBatch> {
 
   /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the image processor's settings if they are given. */
   async savePretrained(folder: string, processor?: SavesItself): Promise<void> {
-    const architecture = this.config.modelType === 'deit' ? 'DeiTForImageClassification' : 'ViTForImageClassification';
-    writeFolder(folder, serializeViTConfig(this.config, architecture), await this.weights());
+    await writeFolder(folder, this.configJson(), this.specs, (name) => this.readWeight(name));
     processor?.save(folder);
+  }
+
+  configJson(): Readonly<Record<string, unknown>> {
+    return serializeViTConfig(this.config, this.config.modelType === 'deit' ? 'DeiTForImageClassification' : 'ViTForImageClassification');
   }
 
   /** Logits [B, numLabels] of images [B, channels, imageSize, imageSize]. @throws ShapeError */

@@ -146,6 +146,38 @@ export class AdamW {
     this.engine.free(zero);
   }
 
+  /** Parameters that have state, in the order in which they got it. */
+  get parameters(): readonly Parameter[] {
+    return [...this.states.keys()];
+  }
+
+  /** Copies the state of one parameter to the host; undefined when it has none. Plain data and typed arrays only, so that a checkpoint can hold it. */
+  async snapshotOf(parameter: Parameter): Promise<AdamWParameterSnapshot | undefined> {
+    const state = this.states.get(parameter);
+    if (!state) return undefined;
+    const { step, idle } = state;
+    const [a, b, c, d] = await this.valuesOf(state);
+    if (c === undefined) return { m: a as Float32Array, v: b as Float32Array, step, idle };
+    return { m: { codes: a as Int32Array, scales: b as Float32Array }, v: { codes: c as Int32Array, scales: d as Float32Array }, step, idle };
+  }
+
+  /** Makes the state of one parameter what it was. @throws InvalidArgumentError, before anything is changed, when a moment is not of the kind and size that these settings give the parameter */
+  restoreOf(parameter: Parameter, snapshot: AdamWParameterSnapshot): void {
+    this.checkFits(parameter, snapshot);
+    const { m, v, step, idle } = snapshot;
+    this.forget(parameter);
+    const parked = [m, v].flatMap((x) => (x instanceof Float32Array ? [x] : [x.codes, x.scales]));
+    this.states.set(parameter, { tensors: [], parked, step, idle });
+    // Where it was: what has been idle for no longer than idleAfter had not left the device.
+    if (this.settings.idleMoments === 'keep' || idle <= this.settings.idleAfter) this.stateOf(parameter);
+  }
+
+  private checkFits(parameter: Parameter, { m, v }: AdamWParameterSnapshot): void {
+    const block = this.blockOf(parameter);
+    const fits = (x: Float32Array | CodedMomentValues) => (x instanceof Float32Array ? block === undefined && x.length === parameter.size : block !== undefined && x.codes.length === Math.ceil(parameter.size / 4) && x.scales.length === parameter.size / block);
+    if (!fits(m) || !fits(v)) throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are not ${block === undefined ? 'float32' : '8-bit'} ones of ${parameter.size} elements: restore it into an optimizer of the same settings`);
+  }
+
   /** Before a step, once it is known what trains (`Parameter.trains`): moments that are idle for long enough leave the device. What fails stays where it was. */
   async beginStep(): Promise<void> {
     const { idleMoments, idleAfter } = this.settings;
@@ -171,32 +203,18 @@ export class AdamW {
   /** Copies all state to the host. */
   async snapshot(): Promise<AdamWSnapshot> {
     const out = new Map<Parameter, AdamWParameterSnapshot>();
-    for (const [parameter, state] of this.states) {
-      const { step, idle } = state;
-      const [a, b, c, d] = await this.valuesOf(state);
-      if (c === undefined) out.set(parameter, { m: a as Float32Array, v: b as Float32Array, step, idle });
-      else out.set(parameter, { m: { codes: a as Int32Array, scales: b as Float32Array }, v: { codes: c as Int32Array, scales: d as Float32Array }, step, idle });
-    }
+    for (const parameter of this.parameters) out.set(parameter, (await this.snapshotOf(parameter))!);
     return out;
   }
 
   /**
-   * Makes the state what it was when the snapshot was taken, to the bit. Where idle moments leave, all moments wait on the host until their parameter trains.
+   * Makes the state what it was when the snapshot was taken, to the bit, moments that waited on the host included.
    * @throws InvalidArgumentError, before anything is changed, when a moment of it is not of the kind and size that these settings give the parameter
    */
   restore(snapshot: AdamWSnapshot): void {
-    for (const [parameter, { m, v }] of snapshot) {
-      const block = this.blockOf(parameter);
-      const fits = (x: Float32Array | CodedMomentValues) => (x instanceof Float32Array ? block === undefined && x.length === parameter.size : block !== undefined && x.codes.length === Math.ceil(parameter.size / 4) && x.scales.length === parameter.size / block);
-      if (!fits(m) || !fits(v)) throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are not ${block === undefined ? 'float32' : '8-bit'} ones of ${parameter.size} elements: restore it into an optimizer of the same settings`);
-    }
+    for (const [parameter, moments] of snapshot) this.checkFits(parameter, moments);
     for (const parameter of [...this.states.keys()]) if (!snapshot.has(parameter)) this.forget(parameter);
-    for (const [parameter, { m, v, step, idle }] of snapshot) {
-      this.forget(parameter);
-      const parked = [m, v].flatMap((x) => (x instanceof Float32Array ? [x] : [x.codes, x.scales]));
-      this.states.set(parameter, { tensors: [], parked, step, idle });
-      if (this.settings.idleMoments === 'keep') this.stateOf(parameter);
-    }
+    for (const [parameter, moments] of snapshot) this.restoreOf(parameter, moments);
   }
 
   dispose(): void {

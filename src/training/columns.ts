@@ -1,7 +1,8 @@
 /** Typed arrays that grow, and how they are stored: what a history is made of. */
 import { InvalidArgumentError } from '../errors';
 
-type Numbers = Float64Array | Int32Array | Uint8Array;
+/** What a column holds. */
+export type ColumnValues = Float64Array | Int32Array | Uint8Array;
 
 /** Values of a column as they stand in a file: little-endian, in base64. */
 export interface StoredColumn {
@@ -16,7 +17,7 @@ const MAKE = {
 };
 
 /** A typed array that grows. */
-export class Column<A extends Numbers> {
+export class Column<A extends ColumnValues> {
   length = 0;
   private data: A;
   constructor(private readonly type: StoredColumn['type']) {
@@ -41,19 +42,27 @@ export class Column<A extends Numbers> {
   get values(): A {
     return this.data.subarray(0, this.length) as A;
   }
-  store(): StoredColumn {
-    const { buffer, byteOffset, byteLength } = this.values;
-    return { type: this.type, base64: Buffer.from(buffer, byteOffset, byteLength).toString('base64') };
+  /** Takes values in place of its own. @throws InvalidArgumentError when they are of another type */
+  fill(values: ColumnValues): void {
+    if (values.constructor !== this.data.constructor) throw new InvalidArgumentError(`this history is damaged: a column of ${values.constructor.name} where ${this.type} belongs`);
+    this.data = MAKE[this.type](Math.max(64, values.length)) as A;
+    // Bytes, so that a NaN keeps its bits.
+    new Uint8Array(this.data.buffer).set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    this.length = values.length;
   }
-  /** Takes the values that were stored. @throws InvalidArgumentError when they are of another type or cut off */
-  restore({ type, base64 }: StoredColumn): void {
-    const raw = Buffer.from(String(base64), 'base64');
-    if (type !== this.type || raw.length % this.data.BYTES_PER_ELEMENT !== 0) throw new InvalidArgumentError(`this history is damaged: a column of ${String(type)} with ${raw.length} bytes where ${this.type} belongs`);
-    const copy = new Uint8Array(Math.max(raw.length, this.data.byteLength));
-    copy.set(raw);
-    this.data = MAKE[this.type](copy.buffer) as A;
-    this.length = raw.length / this.data.BYTES_PER_ELEMENT;
-  }
+}
+
+/** A column as text. */
+export function storeColumn(values: ColumnValues): StoredColumn {
+  const type = (Object.keys(MAKE) as StoredColumn['type'][]).find((t) => MAKE[t](0).constructor === values.constructor)!;
+  return { type, base64: Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString('base64') };
+}
+
+/** The values of a stored column. @throws InvalidArgumentError when they are of no known type or cut off */
+export function storedValues({ type, base64 }: StoredColumn): ColumnValues {
+  const raw = Uint8Array.from(Buffer.from(String(base64), 'base64'));
+  if (!Object.hasOwn(MAKE, type) || raw.length % MAKE[type](0).BYTES_PER_ELEMENT !== 0) throw new InvalidArgumentError(`this history is damaged: a column of ${String(type)} with ${raw.length} bytes`);
+  return MAKE[type](raw.buffer);
 }
 
 export const floats = (): Column<Float64Array> => new Column('float64');

@@ -34,8 +34,10 @@ export interface FromRecipeOptions {
   readonly hub?: HubOptions;
   /** Told what was drawn afresh or left out. Default: console.warn. */
   readonly onNotice?: (text: string) => void;
+  /** Goes on from the last whole checkpoint in this folder (`SlimFitTrainer.resume`) instead of beginning anew. */
+  readonly resumeFromCheckpoint?: string;
   /** Settings of the trainer over those of the recipe: `mode`, `totalSteps`, `policy`, `signal`, … */
-  readonly trainer?: Partial<Omit<TrainerOptions, 'model' | 'train' | 'evaluation' | 'metrics'>>;
+  readonly trainer?: Partial<Omit<TrainerOptions, 'model' | 'train' | 'evaluation' | 'metrics' | 'processingClass'>>;
 }
 
 /** A recipe that is ready to run. */
@@ -59,8 +61,8 @@ export interface RecipeRun<Batch extends LabelledBatch = LabelledBatch> {
 /**
  * Loads what a recipe names and makes its trainer.
  * @param recipe one of `recipes`, a changed copy of one, or a name such as 'cola', 'squad-v2', 'cifar10'
- * @throws UnknownTaskError, FileMissingError, DataRowError, DataEntryError, CheckpointError, UnsupportedModelError, InvalidArgumentError, and what `hub` and `dataset` throw; nothing is left on
- *   the device then
+ * @throws UnknownTaskError, FileMissingError, DataRowError, DataEntryError, CheckpointError, UnsupportedModelError, InvalidArgumentError, what `hub` and `dataset` throw, and with
+ *   `resumeFromCheckpoint` what `SlimFitTrainer.resume` throws; nothing is left on the device then
  */
 export function fromRecipe(recipe: GlueRecipe | SquadRecipe, options?: FromRecipeOptions): Promise<RecipeRun<TextBatch>>;
 export function fromRecipe(recipe: ImageRecipe, options?: FromRecipeOptions): Promise<RecipeRun<ImageBatch>>;
@@ -88,15 +90,16 @@ async function folderOf(name: string, options: FromRecipeOptions): Promise<strin
   return existsSync(name) ? name : hub(name, { ...options.hub, ...(options.onNotice && { onNotice: options.onNotice }) });
 }
 
-function run<Batch extends LabelledBatch>(recipe: Recipe, parts: RecipeParts<Batch>, options: FromRecipeOptions): RecipeRun<Batch> {
-  const { model, train, evaluation, metrics } = parts;
+async function run<Batch extends LabelledBatch>(recipe: Recipe, parts: RecipeParts<Batch>, options: FromRecipeOptions): Promise<RecipeRun<Batch>> {
+  const { model, train, evaluation, metrics, processingClass } = parts;
   const { batchSize, epochs, learningRate, schedule, freezeRate, seed, optimizer, initialMagnitudeScale, alwaysTrain } = recipe;
   try {
-    const trainer = new SlimFitTrainer<Batch>({
+    const settings: TrainerOptions<Batch> = {
       model,
       train,
       ...(evaluation && { evaluation }),
       metrics,
+      processingClass,
       batchSize,
       epochs,
       learningRate,
@@ -107,7 +110,8 @@ function run<Batch extends LabelledBatch>(recipe: Recipe, parts: RecipeParts<Bat
       initialMagnitudeScale,
       alwaysTrain,
       ...options.trainer,
-    });
+    };
+    const trainer = options.resumeFromCheckpoint === undefined ? new SlimFitTrainer<Batch>(settings) : await SlimFitTrainer.resume<Batch>(options.resumeFromCheckpoint, settings);
     return {
       recipe,
       model,

@@ -7,7 +7,7 @@ import { CATEGORIES, type Category } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer } from '../freezing/layer';
 import type { CoursePoint } from '../tape/roles';
-import { type Column, bytes, Dictionary, floats, ints, type StoredColumn } from './columns';
+import { type Column, bytes, Dictionary, floats, ints, type ColumnValues, storeColumn, type StoredColumn, storedValues } from './columns';
 import type { StepRecord } from './stepRecord';
 
 const STEP_FIELDS = [
@@ -35,17 +35,27 @@ const COURSES = 100;
 const TRAINED = 1;
 const OVERRULED = 2;
 
-/** A history as plain data. */
-export interface StoredHistory {
+/** A history without its columns, as plain data. */
+export interface HistoryHead {
   readonly format: 'slimfit-history';
   readonly version: 1;
   readonly name: string;
   readonly layers: readonly FreezableLayer[];
   readonly words: Readonly<Record<string, readonly string[]>>;
-  readonly columns: Readonly<Record<string, StoredColumn>>;
   readonly courses: readonly { readonly step: number; readonly course: readonly CoursePoint[] }[];
   /** Metrics as texts, which keep NaN and infinities. */
   readonly evaluations: readonly { readonly step: number; readonly metrics: Readonly<Record<string, string>> }[];
+}
+
+/** A history as plain data. */
+export interface StoredHistory extends HistoryHead {
+  readonly columns: Readonly<Record<string, StoredColumn>>;
+}
+
+/** A history in two: what a JSON file holds well, and numbers. */
+export interface HistoryParts {
+  readonly head: HistoryHead;
+  readonly columns: ReadonlyMap<string, ColumnValues>;
 }
 
 /** Everything that was recorded of a run. */
@@ -159,6 +169,11 @@ export class History {
   /** Notes metrics measured after a number of steps. */
   addEvaluation(step: number, metrics: Readonly<Record<string, number>>): void {
     this.evaluated.push({ step, metrics: { ...metrics } });
+  }
+
+  /** The metrics that were last measured after so many steps; undefined when none were. */
+  metricsAt(step: number): Readonly<Record<string, number>> | undefined {
+    return this.evaluated.findLast((e) => e.step === step)?.metrics;
   }
 
   /** Forgets the steps from the n-th recorded one on, and evaluations made after more than `step` steps. */
@@ -306,36 +321,61 @@ export class History {
     return Object.entries(groups).flatMap(([group, columns]) => Object.entries(columns).map(([k, c]) => [`${group}.${k}`, c as Column<Float64Array>] as [string, Column<Float64Array>]));
   }
 
-  /** Everything as plain data, for a file. */
-  toJSON(): StoredHistory {
-    return {
+  /** Everything in two parts; the columns are views of what is recorded now. */
+  parts(): HistoryParts {
+    const head: HistoryHead = {
       format: 'slimfit-history',
       version: 1,
       name: this.name,
       layers: this.freezableLayers,
       words: Object.fromEntries(Object.entries(this.words).map(([k, d]) => [k, d.words])),
-      columns: Object.fromEntries(this.columns().map(([k, c]) => [k, c.store()])),
       courses: this.courses,
-      evaluations: this.evaluated.map(({ step, metrics }) => ({ step, metrics: Object.fromEntries(Object.entries(metrics).map(([k, v]) => [k, String(v)])) })),
+      // Text keeps NaN, infinities and −0.
+      evaluations: this.evaluated.map(({ step, metrics }) => ({ step, metrics: Object.fromEntries(Object.entries(metrics).map(([k, v]) => [k, Object.is(v, -0) ? '-0' : String(v)])) })),
     };
+    return { head, columns: new Map(this.columns().map(([name, column]) => [name, column.values])) };
+  }
+
+  /** Everything as plain data, for a file. */
+  toJSON(): StoredHistory {
+    const { head, columns } = this.parts();
+    return { ...head, columns: Object.fromEntries([...columns].map(([name, values]) => [name, storeColumn(values)])) };
   }
 
   /** The history that was stored. @throws InvalidArgumentError for data of another kind, or damaged */
   static fromJSON(stored: StoredHistory): History {
-    if (stored?.format !== 'slimfit-history') throw new InvalidArgumentError('this is no history of SlimFit');
-    if (stored.version !== 1) throw new InvalidArgumentError(`this history has format version ${String(stored.version)}; this SlimFit reads version 1`);
-    const history = new History(stored.layers, stored.name);
-    for (const [kind, dictionary] of Object.entries(history.words)) for (const word of stored.words[kind] ?? []) dictionary.code(word);
-    for (const [name, column] of history.columns()) {
-      const data = stored.columns[name];
-      if (!data) throw new InvalidArgumentError(`this history lacks the column ${name}`);
-      column.restore(data);
-    }
-    history.checkLengths();
-    history.courses = [...stored.courses];
-    history.evaluated = stored.evaluations.map(({ step, metrics }) => ({ step, metrics: Object.fromEntries(Object.entries(metrics).map(([k, v]) => [k, Number(v)])) }));
-    history.countTraining();
+    return History.fromParts({ head: stored, columns: new Map(Object.entries(stored?.columns ?? {}).map(([name, column]) => [name, storedValues(column)])) });
+  }
+
+  /** The same from two parts. @throws InvalidArgumentError for data of another kind, or damaged */
+  static fromParts(parts: HistoryParts): History {
+    const { head } = parts;
+    if (head?.format !== 'slimfit-history') throw new InvalidArgumentError('this is no history of SlimFit');
+    if (head.version !== 1) throw new InvalidArgumentError(`this history has format version ${String(head.version)}; this SlimFit reads version 1`);
+    const history = new History(head.layers, head.name);
+    history.take(parts);
     return history;
+  }
+
+  /** Goes on where a history of the same layers ended; only an empty one can. @throws InvalidArgumentError for other layers, or damaged data */
+  resume(parts: HistoryParts): void {
+    if (this.length > 0) throw new InvalidArgumentError(`a history of ${this.length} steps cannot take up another one`);
+    const names = (layers: readonly FreezableLayer[]) => layers.map((l) => l.name).join();
+    if (names(parts.head.layers) !== names(this.freezableLayers)) throw new InvalidArgumentError(`a history of ${parts.head.layers.length} layers in a run of ${this.freezableLayers.length}, or of others`);
+    this.take(parts);
+  }
+
+  private take({ head, columns }: HistoryParts): void {
+    for (const [kind, dictionary] of Object.entries(this.words)) for (const word of head.words[kind] ?? []) dictionary.code(word);
+    for (const [name, column] of this.columns()) {
+      const values = columns.get(name);
+      if (!values) throw new InvalidArgumentError(`this history lacks the column ${name}`);
+      column.fill(values);
+    }
+    this.checkLengths();
+    this.courses = [...head.courses];
+    this.evaluated = head.evaluations.map(({ step, metrics }) => ({ step, metrics: Object.fromEntries(Object.entries(metrics).map(([k, v]) => [k, Number(v)])) }));
+    this.countTraining();
   }
 
   private checkLengths(): void {

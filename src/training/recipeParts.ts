@@ -22,6 +22,7 @@ import { FileMissingError, InvalidArgumentError } from '../errors';
 import { dataset } from '../hub/dataset';
 import { AutoModelForImageClassification, AutoModelForQuestionAnswering, AutoModelForSequenceClassification } from '../models/auto';
 import type { BatchSource, ImageBatch, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
+import type { SavesItself } from '../models/pretrained';
 import type { FromRecipeOptions } from './fromRecipe';
 import type { AugmentationName, GlueRecipe, ImageRecipe, Recipe, SquadRecipe } from './recipes';
 import { predict } from './trainer';
@@ -33,6 +34,8 @@ export interface RecipeParts<Batch extends LabelledBatch> {
   readonly evaluation: BatchSource<Batch> | undefined;
   readonly metrics: (predictions: Predictions) => Readonly<Record<string, number>>;
   readonly save: (folder: string) => Promise<void>;
+  /** Tokenizer or image settings. */
+  readonly processingClass: SavesItself;
   readonly writePredictions: (folder: string) => Promise<readonly string[]>;
   readonly close: () => void;
 }
@@ -73,6 +76,7 @@ export async function glueParts(recipe: GlueRecipe, place: TextPlace): Promise<R
     model,
     metrics: task.metrics,
     save: (folder) => model.savePretrained(folder, tokenizer),
+    processingClass: tokenizer,
     async writePredictions(folder) {
       if (options.data === undefined) throw new InvalidArgumentError(`predictions for GLUE's server need the test files of ${task.folder}: name their folder with \`data\``);
       const files: string[] = [];
@@ -113,6 +117,7 @@ export async function squadParts(recipe: SquadRecipe, place: TextPlace): Promise
     model,
     metrics: evaluation.metrics,
     save: (folder) => model.savePretrained(folder, tokenizer),
+    processingClass: tokenizer,
     async writePredictions(folder) {
       writeSquadPredictions(folder, squadPredictions(evaluation, await predict(model, evaluation, recipe.batchSize)));
       return ['predictions.json', 'null_odds.json'].map((f) => path.join(folder, f));
@@ -151,6 +156,7 @@ export async function imageParts(recipe: ImageRecipe, place: Place): Promise<Rec
   const of = (source: ImageSource, augmentation?: Augmentation) => new ImageDataset(source, transform, { augmentation, seed, workers: options.workers });
   const train = of(firstImages(sources.train, options.maxTrainSamples), AUGMENTATIONS[recipe.augmentation]());
   const evaluation = sources.evaluation && of(firstImages(sources.evaluation, options.maxEvalSamples));
+  const processor: SavesItself = { save: (folder) => writeImageProcessor(folder, transform) };
   const settings = { ...modelOptions(place, recipe), imageSize, labels: sources.train.labelNames };
   const model = await (options.fromScratch ? AutoModelForImageClassification.fromConfigFolder(checkpoint, settings) : AutoModelForImageClassification.fromPretrained(checkpoint, settings));
   return {
@@ -158,7 +164,8 @@ export async function imageParts(recipe: ImageRecipe, place: Place): Promise<Rec
     train,
     evaluation,
     metrics: (p) => ({ accuracy: accuracy(argmaxRows(p.logits, p.numLabels), p.labels) }),
-    save: (folder) => model.savePretrained(folder, { save: (f) => writeImageProcessor(f, transform) }),
+    save: (folder) => model.savePretrained(folder, processor),
+    processingClass: processor,
     writePredictions: async () => {
       throw new InvalidArgumentError('image tasks have no official file of predictions: use `predict(run.model, run.evaluation)`');
     },

@@ -8,13 +8,14 @@
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
-import { InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
+import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import { checkAccumulation, microBatches, microBatchSizes } from '../models/microBatches';
+import type { SavesItself } from '../models/pretrained';
 import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { ForwardContext, type ForwardOptions } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
@@ -30,9 +31,13 @@ import { previewBundle, recordBundle, showing } from '../inspect/cards';
 import { shortLayerName } from '../inspect/layerNames';
 import { type LiveRun, LiveView } from '../inspect/live';
 import { layersTable } from '../inspect/tables';
+import { restoreCheckpoint, type TrainingRun } from './checkpoint';
+import { CheckpointKeeper, type CheckpointOptions, findCheckpoint } from './checkpoints';
+import { GradientGuard } from './gradientGuard';
 import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
 import { kernelCheckpoint } from './interrupt';
+import { dataSettings, modelSettings, type RunSettings, trainerSettings } from './runSettings';
 import { restoreSnapshot, takeSnapshot, type Trained, type TrainingSnapshot } from './snapshot';
 import type { StepRecord } from './stepRecord';
 
@@ -106,6 +111,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * What happens to a frozen parameter: `skip` leaves it alone; `zerograd` is what the published code does under PyTorch 1.x (a zero gradient once it has trained). Default `skip`.
    */
   readonly frozenParameters?: 'skip' | 'zerograd';
+  /**
+   * What happens in a step whose loss or gradient is not finite. Not given: the loss alone is looked at, and stops the step before anything changed; a gradient that overflows in backward spoils its layer. `stop`: a gradient
+   * stops the step, too, before anything changed. `skip`: such a step changes nothing, its record names what was not finite, and training goes on with the next batch; the tenth in a row stops. Both hold the gradients
+   * until backward is through: 4 bytes for each weight that trains, which the planner does not count, and two passes over it.
+   */
+  readonly onNonFinite?: 'stop' | 'skip';
   /** Whether dropout acts. Default true. */
   readonly dropout?: boolean;
   /** Seeds shuffling, dropout and the initial distances. Default 43 (the paper's for most tasks). */
@@ -120,6 +131,10 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * Default 100.
    */
   readonly measureEncodingsEvery?: number;
+  /** Checkpoints that are written while training goes on: `{ dir: 'run', saveSteps: 100, saveTotalLimit: 2 }`. `SlimFitTrainer.resume` goes on from them. Default: only what `save()` is asked for. */
+  readonly checkpoints?: CheckpointOptions;
+  /** Tokenizer, or whatever else writes its files beside the model's, put into every checkpoint. */
+  readonly processingClass?: SavesItself;
   /** Stops training at the next step boundary. */
   readonly signal?: AbortSignal;
   /** Told about things that work but are probably not meant. Default: console.warn. */
@@ -173,12 +188,15 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   private overruled = new Map<number, boolean>();
   private readonly taken = new Map<number, TrainingSnapshot>();
+  private readonly keeper: CheckpointKeeper;
+  private settings: RunSettings | undefined;
   /** The loop over steps that goes on, or went on last, and the displays that show it or the next one. */
   private run: LiveRun | undefined;
   private views: LiveView[] = [];
   /** Order of the examples by epoch, of the last two that were asked for. */
   private readonly orders = new Map<number, Int32Array>();
   private next = 0;
+  private skippedInARow = 0;
   private busy = false;
 
   /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, more micro-batches than examples of a step, no examples, an unknown name to train always. */
@@ -195,6 +213,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
+    if (options.onNonFinite !== undefined && !['stop', 'skip'].includes(options.onNonFinite)) throw new InvalidArgumentError(`onNonFinite is '${options.onNonFinite}'; it must be stop or skip`);
+    this.keeper = new CheckpointKeeper(options.checkpoints, options.evaluation !== undefined && options.evaluation.size > 0);
     this.options = options;
     this.model = model;
     this.engine = model.engine;
@@ -284,6 +304,42 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.next = step;
   }
 
+  /**
+   * Writes a checkpoint of the state before the next step: the folder `checkpoint-<step>`, which `SlimFitTrainer.resume` goes on from, to the bit, and Hugging Face's `from_pretrained` loads as a model. It appears whole or
+   * not at all; one parameter at a time is on the host.
+   * @param dir where that folder is made. Default: that of the option `checkpoints`
+   * @returns the folder
+   * @throws CheckpointWriteError when the disk is full or refuses, InvalidArgumentError for a folder in which this step is another run's; older checkpoints and the training are as they were then
+   */
+  async save(dir = this.options.checkpoints?.dir): Promise<string> {
+    if (dir === undefined) throw new InvalidArgumentError("save() needs a folder: trainer.save('run'), or the option checkpoints: { dir: 'run' }");
+    return this.alone(async () => this.keeper.save(dir, await this.resumable()));
+  }
+
+  /**
+   * A trainer that goes on from the last whole checkpoint in a folder, with the options that the first one had: what it does from there is, to the bit, what the run would have done that was never stopped (on the same
+   * engine). Damaged checkpoints are named to `onWarning` and passed over.
+   * @param dir where the `checkpoint-<step>` folders are, or one of these
+   * @param options as for the constructor; `model` needs the same architecture, its weights are overwritten
+   * @throws FileMissingError when there is no checkpoint, CheckpointError when none is whole, ResumeMismatchError (naming the field) when options, model or data are others; the model is as it was then
+   */
+  static async resume<Batch extends LabelledBatch = TextBatch>(dir: string, options: TrainerOptions<Batch>): Promise<SlimFitTrainer<Batch>> {
+    const trainer = new SlimFitTrainer<Batch>(options);
+    try {
+      const found = await findCheckpoint(dir, (text) => trainer.warn(text));
+      const resumed = restoreCheckpoint(found.checkpoint.folder, await trainer.resumable());
+      trainer.next = resumed.step;
+      trainer.overruled = resumed.overruled;
+      trainer.keeper.resume(resumed, found);
+      const engine = `${trainer.engine.name}, ${trainer.engine.device}`;
+      if (resumed.engine !== engine) trainer.warn(`${found.checkpoint.folder} was computed by ${resumed.engine}, this is ${engine}: the run goes on, but its numbers will differ in the last bits`);
+      return trainer;
+    } catch (error) {
+      trainer.dispose();
+      throw error;
+    }
+  }
+
   /** What the next step will freeze and keep, without running it. */
   peek(): StepPreview {
     const shape = this.shapeOf(this.next);
@@ -305,15 +361,20 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /**
-   * Runs one training step.
-   * @throws LossNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
+   * Runs one training step, and writes a checkpoint where the option `checkpoints` says so.
+   * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
    *   then as they were, and `step()` can be called again.
    */
   async step(): Promise<StepRecord> {
-    return this.alone(async () => {
+    const record = await this.alone(async () => {
       await this.checkpoint();
       return await this.runStep();
     });
+    if (this.keeper.due(this.next, this.totalSteps)) {
+      if (this.keeper.wantsEvaluation(this.history, this.next)) await this.evaluate();
+      await this.save();
+    }
+    return record;
   }
 
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
@@ -412,6 +473,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     }
   }
 
+  /** What a checkpoint holds of this trainer. */
+  private async resumable(): Promise<TrainingRun<Batch>> {
+    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, scheme } = this;
+    const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, scheme, optimizer: this.optimizer.settings };
+    this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
+    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, settings: this.settings, processingClass: options.processingClass };
+  }
+
   private get trained(): Trained {
     const { engine, optimizer, policy } = this;
     return { engine, optimizer, policy, parameters: this.model.parameters };
@@ -471,19 +540,23 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const grams = await this.representations(policy.probe?.(step) ?? 0);
     const magnitudes: LayerScalar[] = [];
     const squares: LayerScalar[] = [];
-    engine.resetPeak();
-    const sums = new GradientSums(engine);
+    const guard = this.options.onNonFinite && new GradientGuard(engine);
     const apply: GradientSink = (parameter, grad) => {
       const layer = this.layerOf.get(parameter.name);
       if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
       const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
       if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
     };
+    engine.resetPeak();
+    const sums = new GradientSums(engine);
     try {
       let loss = 0;
       let activationBytes = -1;
       let activations: readonly LedgerEntry[] = [];
       const course: CoursePoint[] = [];
+      const nonFinite: string[] = [];
+      // The last part applies, when the losses of all are known to be finite.
+      const last = guard ? guard.hold : apply;
       for (const [i, { batch: part, weight: lossWeight }] of parts.entries()) {
         const ctx = this.context(step, i, this.scheme, { lossWeight });
         try {
@@ -493,25 +566,37 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
           if (totalBytes > activationBytes) [activationBytes, activations] = [totalBytes, entries];
           loss += lossWeight * (await engine.read(out.loss.tensor))[0];
           engine.free(out.loss.tensor);
-          if (!Number.isFinite(loss))
-            throw new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch`);
-          // The last part applies, when the losses of all are known to be finite.
-          ctx.tape.backward(out.loss, i === parts.length - 1 ? sums.last(apply) : sums.add);
-          course.push(...ctx.tape.course);
+          if (!Number.isFinite(loss)) {
+            this.refuse(nonFinite, ['loss'], (more) => new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`));
+            break;
+          }
+          ctx.tape.backward(out.loss, i === parts.length - 1 ? sums.last(last) : sums.add);
         } finally {
           ctx.tape.dispose();
+          course.push(...ctx.tape.course);
         }
       }
-      sums.rest(apply);
-      if (this.options.frozenParameters === 'zerograd')
-        for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
-      const [moved, squared] = await this.readScalars(magnitudes, squares);
-      this.warnOfMagnitudes(moved);
-      policy.observe(step, moved, {
-        ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
-        ...(grams ? { grams } : {}),
-      } satisfies StepObservation);
-      optimizer.endStep();
+      if (nonFinite.length === 0) {
+        sums.rest(last);
+        const bad = (await guard?.notFinite()) ?? [];
+        if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
+        else guard?.release(apply);
+      }
+      // Of a skipped step nothing is left to the record's count.
+      sums.dispose();
+      guard?.dispose();
+      if (nonFinite.length === 0) {
+        this.skippedInARow = 0;
+        if (this.options.frozenParameters === 'zerograd')
+          for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
+        const [moved, squared] = await this.readScalars(magnitudes, squares);
+        this.warnOfMagnitudes(moved);
+        policy.observe(step, moved, {
+          ...(policy.wantsGradientNorms ? { gradientNorms: new Map([...squared].map(([layer, s]) => [layer, Math.sqrt(s)])) } : {}),
+          ...(grams ? { grams } : {}),
+        } satisfies StepObservation);
+        optimizer.endStep();
+      }
       this.next++;
       const record: StepRecord = {
         step,
@@ -519,7 +604,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         loss,
         learningRate,
         frozen,
-        active,
+        active: nonFinite.length === 0 ? active : [],
+        ...(nonFinite.length > 0 && { nonFinite }),
         overruled: [...this.overruled.keys()].sort((a, b) => a - b),
         updateMagnitudes: policy.magnitudes,
         activations,
@@ -537,8 +623,19 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } finally {
       sums.dispose();
+      guard?.dispose();
       engine.free(...[...magnitudes, ...squares].map((m) => m.value));
     }
+  }
+
+  /** A step that cannot be applied stops training, or is skipped and noted. @param error what stops it, with what else is to be said */
+  private refuse(noted: string[], what: readonly string[], error: (more: string) => Error): void {
+    if (this.options.onNonFinite !== 'skip') throw error('');
+    // So many batches in a row are not at fault: the weights are.
+    if (this.skippedInARow + 1 >= 10) throw error(`; it is the tenth step in a row that would be skipped: go back to an earlier checkpoint or snapshot`);
+    this.skippedInARow++;
+    noted.push(...what);
+    this.warn(`step ${this.next} was skipped, its ${what[0] === 'loss' ? 'loss' : `gradient of ${what[0]}`} is not finite: weights, moments and policy are as they were`);
   }
 
   /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. */

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { train } from '../../src/cli/train';
+import { ResumeMismatchError } from '../../src/errors';
 import { RECIPES } from '../../src/training/recipes';
 import { embeddedModel } from '../../src/data/embedded/embedded';
 
@@ -27,6 +28,9 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['more micro-batches than examples of a step', ['--task', 'grammar', '--batch-size', '4', '--gradient-accumulation-steps', '5'], /gradientAccumulationSteps is 5, but a step has 4 examples/],
   ['a data set that is not in the cache, offline', ['--task', 'cola', '--offline'], /offline/i],
   ['a folder without the task', ['--task', 'cola', '--data', folder], /train\.tsv/],
+  ['how many checkpoints to keep, of none', ['--task', 'grammar', '--save-total-limit', '2'], /--save-total-limit has a meaning with --save-steps N only/],
+  ['a metric for checkpoints that are not written', ['--task', 'grammar', '--metric-for-best-model', 'loss'], /--metric-for-best-model/],
+  ['a checkpoint after every 0 steps', ['--task', 'grammar', '--save-steps', '0'], /--save-steps is 0/],
   ['neither recipe nor task', [], /--recipe NAME or --task NAME is missing/],
   ['an option that does not exist', ['--task', 'grammar', '--frozen', '3'], /--frozen/],
 ];
@@ -70,6 +74,21 @@ test('a run in micro-batches whose layers are run again keeps the layers’ inpu
   assert.ok(both.peakBytes < plain.peakBytes, `${both.peakBytes} of ${plain.peakBytes}`);
   assert.match(both.activations, /encoder\.layer\.0,static,float32/);
   assert.doesNotMatch(plain.activations, /encoder\.layer\.0,/);
+});
+
+test('--save-steps writes checkpoints, --resume goes on from the last one and makes what one run makes, and without it they are not written over', async () => {
+  const args = ['--task', 'grammar', '--batch-size', '4', '--max-length', '16', '--max-train-samples', '30', '--max-eval-samples', '8', '--epochs', '1', '--save-steps', '2', '--save-total-limit', '2', '--metric-for-best-model', 'accuracy'];
+  const [whole, parts] = ['whole', 'parts'].map((f) => path.join(folder, f));
+  assert.equal(await train([...args, '--steps', '5', '--out', whole]), 0);
+  // Nothing to go on from: begins.
+  assert.equal(await train([...args, '--steps', '3', '--resume', '--out', parts]), 0);
+  assert.ok(existsSync(path.join(parts, 'checkpoint-2', 'vocab.txt')));
+  await assert.rejects(train([...args, '--steps', '5', '--out', parts]), /holds checkpoint-2 of an earlier run: go on from it with --resume/);
+  const report = JSON.parse(await printed([...args, '--steps', '5', '--resume', '--out', parts])) as { before: { accuracy: number }; steps: number };
+  assert.equal(report.steps, 5);
+  assert.ok(report.before.accuracy >= 0);
+  for (const file of ['model.safetensors', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.deepEqual(readFileSync(path.join(parts, file)), readFileSync(path.join(whole, file)), file);
+  await assert.rejects(train([...args, '--seed', '44', '--resume', '--out', parts]), (e: Error) => e instanceof ResumeMismatchError && e.field === 'seed');
 });
 
 test('the model may be of another architecture, as its config.json says', async () => {

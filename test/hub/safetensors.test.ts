@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { CheckpointError, FileMissingError, InvalidArgumentError } from '../../src/errors';
-import { readSafetensors, writeSafetensors } from '../../src/hub/safetensors';
+import { type RawArray, readSafetensors, safetensorsContents, SafetensorsReader, tensorBytes, writeSafetensors, writeSafetensorsFrom } from '../../src/hub/safetensors';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-st-'));
 let n = 0;
@@ -31,6 +31,51 @@ test('what is written is read back to the bit, special values included', async (
   assert.deepEqual(back.get('scalar')!.shape, []);
   const header = readFileSync(file).readBigUInt64LE(0);
   assert.equal(header % 8n, 0n);
+});
+
+test('tensors written one at a time make the same file, each asked for when the one before was taken', async () => {
+  const tensors = new Map(Array.from({ length: 3 }, (_, i) => [`t${i}`, { shape: [2, i + 1], data: Float32Array.from({ length: 2 * (i + 1) }, (_, k) => k - i / 3) }]));
+  const [whole, parts] = [at(), at()];
+  writeSafetensors(whole, tensors);
+  await writeSafetensorsFrom(parts, [...tensors].map(([name, { shape }]) => ({ name, shape })), async (name) => tensors.get(name)!.data);
+  assert.deepEqual(readFileSync(parts), readFileSync(whole));
+  const log: string[] = [];
+  const plans = [...tensors].map(([name, { shape }]) => ({ name, shape, dtype: 'F32' as const }));
+  for await (const piece of safetensorsContents(plans, (name) => (log.push(name), tensors.get(name)!.data))) log.push(`${piece.length}`);
+  assert.deepEqual(log.slice(1), ['t0', '8', 't1', '16', 't2', '24']);
+  assert.deepEqual(plans.map(tensorBytes), [8, 16, 24]);
+});
+
+test('values of a file whose writing failed leave the file of before, and no other', async () => {
+  const file = at();
+  writeSafetensors(file, new Map([['a', { shape: [1], data: Float32Array.of(5) }]]));
+  await assert.rejects(writeSafetensorsFrom(file, [{ name: 'a', shape: [2] }], async () => Float32Array.of(1)), (e: Error) => e instanceof InvalidArgumentError && /tensor a has 1 values/.test(e.message));
+  assert.deepEqual((await readSafetensors(file)).get('a')!.data, Float32Array.of(5));
+  assert.deepEqual(readdirSync(folder).filter((f) => f.endsWith('.tmp')), []);
+});
+
+test('every type of array comes back to the bit, one tensor at a time, whatever a NaN carries', async () => {
+  const odd = new Float64Array(new BigUint64Array([0x7ff8dead_beef0001n, 0xfff00000_00000001n, 1n, 0x8000000000000000n]).buffer);
+  const arrays: Readonly<Record<string, RawArray>> = { F64: odd, F32: new Float32Array(new Uint32Array([0x7fc01234, 0x80000000, 1]).buffer), I32: Int32Array.of(-1, 2 ** 31 - 1), U32: Uint32Array.of(2 ** 32 - 1), U16: Uint16Array.of(65535, 1), I8: Int8Array.of(-128, 127, 0), U8: Uint8Array.of(255, 0, 7, 9, 1) };
+  const file = at();
+  const pieces: Uint8Array[] = [];
+  for await (const p of safetensorsContents(Object.entries(arrays).map(([dtype, a]) => ({ name: `x ${dtype}`, dtype: dtype as 'F64', shape: [a.length] })), (name) => arrays[name.slice(2)])) pieces.push(p);
+  writeFileSync(file, Buffer.concat(pieces));
+  const reader = SafetensorsReader.open(file);
+  const bits = (a: RawArray) => Buffer.from(a.buffer, a.byteOffset, a.byteLength).toString('hex');
+  for (const [dtype, a] of Object.entries(arrays).reverse()) {
+    const back = reader.read(`x ${dtype}`);
+    assert.equal(back.constructor, a.constructor);
+    assert.equal(bits(back), bits(a));
+    assert.deepEqual(reader.shapeOf(`x ${dtype}`), [a.length]);
+  }
+  assert.deepEqual([reader.names.length, reader.shapeOf('y')], [7, undefined]);
+  assert.throws(() => reader.read('y'), (e: Error) => e instanceof CheckpointError && /holds no tensor y/.test(e.message));
+  writeFileSync(file, readFileSync(file).subarray(0, -3));
+  assert.throws(() => reader.read('x U8'), CheckpointError);
+  reader.close();
+  assert.throws(() => SafetensorsReader.open(file), CheckpointError);
+  assert.throws(() => SafetensorsReader.open(`${file}.none`), FileMissingError);
 });
 
 test('half, brain and double precision become float32, 64-bit integers int32', async () => {

@@ -1,5 +1,5 @@
 /**
- * `npm run test:interop`: what `savePretrained` writes is loaded by Python's transformers, with no missing or unexpected key, the same tokens and the same logits. Exit code 1
+ * `npm run test:interop`: what `savePretrained` and a trainer's checkpoints write is loaded by Python's transformers, with no missing or unexpected key, the same tokens and the same logits. Exit code 1
  * when not.
  */
 import { spawnSync } from 'node:child_process';
@@ -27,10 +27,12 @@ async function main(): Promise<void> {
     const model = await BertForSequenceClassification.fromPretrained(embeddedModel(), { engine, labels, onNotice: () => {} });
     // A few steps, so that no part is as it was drawn.
     const train = { size: 64, batch: (i: ArrayLike<number>) => ({ ...data.batch(i), labels: labels.length === 1 ? new Float32Array(i.length).fill(1) : data.batch(i).labels }) };
-    const trainer = new SlimFitTrainer({ model, train, freezeRate: 0.5, totalSteps: 4, learningRate: 1e-3 });
+    const trainer = new SlimFitTrainer({ model, train, freezeRate: 0.5, totalSteps: 4, learningRate: 1e-3, processingClass: tokenizer });
     for await (const _ of trainer.steps());
-    const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-interop-'));
-    await model.savePretrained(folder, tokenizer);
+    const made = mkdtempSync(path.join(tmpdir(), 'slimfit-interop-'));
+    // A checkpoint is such a folder too.
+    const folder = labels.length === 3 ? await trainer.save(made) : made;
+    if (folder === made) await model.savePretrained(folder, tokenizer);
     const batch = data.batch(Int32Array.from({ length: 64 }, (_, i) => i));
     const ctx = ForwardContext.evaluation(engine);
     const { tensor } = model.forward(ctx, batch);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseEngine } from '../../src/engine/choose';
 import type { Engine } from '../../src/engine/engine';
-import { InvalidArgumentError } from '../../src/errors';
+import { InvalidArgumentError, SlimFitError } from '../../src/errors';
 import { AdamW, type AdamWSettings } from '../../src/optim/adamw';
 import { Random } from '../../src/random';
 import { Parameter } from '../../src/tape/parameter';
@@ -186,6 +186,26 @@ it('the magnitude of a weight of exactly 0 is infinite when it moves and NaN whe
   engine.free(moves.data, stays.data);
 });
 
+it('the state of one parameter comes back to the bit on another optimizer, one at a time, in the order in which they first trained', async (r) => {
+  const [first, second] = [new AdamW(engine), new AdamW(engine)];
+  const [a, b, never] = [parameter('a.weight', random(r, [3, 2])), parameter('b.weight', random(r, [4])), parameter('c.weight', random(r, [2]))];
+  for (const p of [b, a, b]) await apply(first, p, random(r, [...p.shape]), 0.1);
+  assert.deepEqual(first.parameters, [b, a]);
+  assert.equal(await first.snapshotOf(never), undefined);
+  await apply(second, a, random(r, [3, 2]), 0.1);
+  for (const p of first.parameters) second.restoreOf(p, (await first.snapshotOf(p))!);
+  assert.deepEqual([second.stepCount(a), second.stepCount(b), second.stepCount(never)], [1, 2, 0]);
+  assert.deepEqual(await second.snapshot(), new Map([[a, (await first.snapshotOf(a))!], [b, (await first.snapshotOf(b))!]]));
+  // m = 0.1·g after one update of a: the last gradient shows.
+  const { m, v } = (await first.snapshotOf(a)) as { m: Float32Array; v: Float32Array };
+  assert.ok(m.every((x, i) => Math.abs(v[i] - 0.001 * (x / 0.1) ** 2) < 1e-6 * v[i] + 1e-12));
+  const other = { ...(await first.snapshotOf(b))!, m: new Float32Array(3) };
+  await assert.rejects(async () => second.restoreOf(b, other), SlimFitError);
+  first.dispose();
+  second.dispose();
+  engine.free(a.data, b.data, never.data);
+});
+
 it('a learning rate of 0 moves nothing, has magnitude 0, and still counts and gathers moments', async (r) => {
   const optimizer = new AdamW(engine, { weightDecay: 0.01 });
   const start = awayFromZero(random(r, [4]));
@@ -331,7 +351,9 @@ it('a snapshot holds moments wherever they are, and how long they were idle', as
   assert.equal(optimizer.stepCount(away), 0);
   optimizer.restore(snapshot);
   assert.deepEqual(await optimizer.snapshot(), snapshot);
-  assert.equal(engine.memory().live.optimizer, 0, 'all wait on the host');
+  assert.equal(engine.memory().live.optimizer, 64, 'where they are between steps');
+  await optimizer.beginStep();
+  assert.equal(engine.memory().live.optimizer, 32, 'of `here` alone, as before');
   const before = Float32Array.from((snapshot.get(away)!.m as Float32Array));
   await apply(optimizer, away, { shape: [4], data: [0, 0, 0, 0] }, 0.1);
   near(Array.from((await optimizer.snapshot()).get(away)!.m as Float32Array), Array.from(before, (x) => 0.9 * x), 'm');

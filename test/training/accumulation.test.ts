@@ -240,6 +240,21 @@ test('a micro-batch that fails, or whose loss is not finite, applies nothing and
   assert.equal(e.memory().tensors, 0);
 });
 
+test('with onNonFinite a step whose last micro-batch is not finite is skipped whole, and finite steps are those without it to the bit', async () => {
+  const { model, train } = await TASKS['BERT, scores']();
+  const source = { size: EXAMPLES, batch: (rows: ArrayLike<number>) => { const b = (train as BatchSource<TextBatch>).batch(rows) as TextBatch; return { ...b, labels: (b.labels as Float32Array).map((v, i) => (i === 4 ? 1e30 : v)) }; } };
+  const trainer = new SlimFitTrainer<never>({ model, train: source as never, batchSize: 5, seed: 3, gradientAccumulationSteps: 3, totalSteps: 20, onWarning: () => {}, onNonFinite: 'skip' });
+  const before = await model.weights();
+  const skipped = await trainer.step();
+  assert.deepEqual([skipped.nonFinite, skipped.active, trainer.nextStep], [['loss'], [], 1]);
+  assert.deepEqual(await model.weights(), before);
+  assert.deepEqual([skipped.memory.live.gradients, skipped.memory.live.activations, skipped.memory.live.optimizer], [0, 0, 0]);
+  trainer.dispose();
+  model.dispose();
+  const guarded = await run('BERT, scores', { gradientAccumulationSteps: 3, onNonFinite: 'stop' });
+  assert.deepEqual(guarded.weights, (await run('BERT, scores', { gradientAccumulationSteps: 3 })).weights);
+});
+
 test('more micro-batches than examples of a step, and no whole number of them, are refused', async () => {
   const { model, train } = await TASKS['BERT, classes']();
   for (const [gradientAccumulationSteps, text] of [[6, 'a step has 5 examples'], [0, 'is 0'], [2.5, 'is 2.5']] as const)

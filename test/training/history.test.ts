@@ -9,7 +9,7 @@ import { FileMissingError, InvalidArgumentError } from '../../src/errors';
 import type { FreezableLayer } from '../../src/freezing/layer';
 import type { LedgerEntry } from '../../src/tape/roles';
 import { History, moduleOf } from '../../src/training/history';
-import { loadHistory, saveHistory } from '../../src/training/historyFile';
+import { historyContents, loadHistory, saveHistory } from '../../src/training/historyFile';
 import type { StepRecord } from '../../src/training/stepRecord';
 
 const layers: readonly FreezableLayer[] = [
@@ -273,6 +273,47 @@ test('a missing, foreign or damaged history file is refused by name', () => {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+});
+
+test('every number comes back to the bit, from the JSON file, from a checkpoint’s two files and from the tables as CSV, whatever a NaN carries', async () => {
+  const history = new History(layers, 'odd');
+  const carrying = new Float64Array(new BigUint64Array([0x7ff8dead_beef0001n]).buffer)[0];
+  const odd = [NaN, carrying, Infinity, -Infinity, -0, 0, 1e-320, 0.1 + 0.2, 2 ** 53 - 1, Math.fround(1 / 3)];
+  odd.forEach((v, i) => history.append(record(i, { loss: v, updateMagnitudes: Float64Array.of(v, -v, odd[(i + 1) % odd.length]) })));
+  odd.forEach((v, i) => history.addEvaluation(i, { v }));
+  const bits = (h: History) => [...h.parts().columns].map(([name, v]) => [name, Buffer.from(v.buffer, v.byteOffset, v.byteLength).toString('hex')]);
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-history-'));
+  saveHistory(history, folder);
+  const files = historyContents(history);
+  const checkpoint = mkdtempSync(path.join(tmpdir(), 'slimfit-history-'));
+  writeFileSync(path.join(checkpoint, 'history.json'), Buffer.concat([...files.head()]));
+  const pieces: Uint8Array[] = [];
+  for await (const p of files.columns()) pieces.push(p);
+  writeFileSync(path.join(checkpoint, 'history.safetensors'), Buffer.concat(pieces));
+  const empty = new History(layers, 'goes on');
+  empty.resume(history.parts());
+  for (const back of [loadHistory(folder), loadHistory(checkpoint), empty]) {
+    assert.deepEqual(bits(back), bits(history));
+    assert.deepEqual(odd.map((_, i) => back.metricsAt(i)!.v), odd.map((v) => v));
+    assert.deepEqual(back.parts().head.courses, history.parts().head.courses);
+    assert.equal(back.trainingOf(1).times, history.trainingOf(1).times);
+  }
+  assert.equal(empty.name, 'goes on');
+  const [names, ...rows] = readFileSync(path.join(folder, 'steps.csv'), 'utf8').trim().split('\n').map((line) => line.split(','));
+  rows.forEach((row, i) => assert.ok(Object.is(Number(row[names.indexOf('loss')]), odd[i]) || (odd[i] === 0 && Number(row[names.indexOf('loss')]) === 0), `${row}`));
+  rmSync(folder, { recursive: true });
+  rmSync(checkpoint, { recursive: true });
+});
+
+test('a history takes up one of its own layers, and only before it has steps', () => {
+  const [a, b] = [new History(layers), new History(layers.slice(1))];
+  a.append(record(0));
+  assert.throws(() => b.resume(a.parts()), (e: Error) => e instanceof InvalidArgumentError && /3 layers in a run of 2/.test(e.message));
+  assert.throws(() => a.resume(a.parts()), /1 steps/);
+  assert.equal(a.metricsAt(0), undefined);
+  a.addEvaluation(1, { loss: 2 });
+  a.addEvaluation(1, { loss: 1 });
+  assert.deepEqual([a.metricsAt(1), a.metricsAt(0)], [{ loss: 1 }, undefined]);
 });
 
 test('a module is called as its weight without `.weight`', () => {

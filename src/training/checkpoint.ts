@@ -1,0 +1,209 @@
+/**
+ * One checkpoint: everything that the steps to come depend on, so that a run which goes on from it is, to the bit, the run that was never stopped.
+ *
+ *   model.safetensors, config.json, tokenizer   weights as Hugging Face's library loads them
+ *   optimizer.safetensors                       moments, by parameter
+ *   trainer_state.json                          place in the run, settings, policy, update counts
+ *   history.safetensors, history.json           columns of the history, and what belongs to them
+ *   manifest.json                               bytes and SHA-256 of all of these
+ *
+ * Random streams need no state: shuffling, dropout, augmentation and the policies' draws are functions of seed, epoch, step and example. One parameter at a time is on the host.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { CheckpointError, InvalidArgumentError } from '../errors';
+import { type RawArray, rawTypeOf, safetensorsContents, SafetensorsReader, tensorBytes, type TensorPlan } from '../hub/safetensors';
+import { WEIGHTS_FILE } from '../hub/folder';
+import type { LabelledBatch, Model } from '../models/model';
+import type { AdamWParameterSnapshot } from '../optim/adamw';
+import type { PolicyState } from '../freezing/policy';
+import type { SavesItself } from '../models/pretrained';
+import type { Parameter } from '../tape/parameter';
+import { type CheckpointManifest, writeCheckpointFolder } from './checkpointFolder';
+import type { History } from './history';
+import { historyContents, readHistoryParts } from './historyFile';
+import { checkSameSettings, type RunSettings } from './runSettings';
+import type { Trained } from './snapshot';
+
+const OPTIMIZER_FILE = 'optimizer.safetensors';
+const STATE_FILE = 'trainer_state.json';
+/** Files without which a checkpoint is none. */
+export const CHECKPOINT_FILES: readonly string[] = [WEIGHTS_FILE, 'config.json', OPTIMIZER_FILE, STATE_FILE, 'history.json', 'history.safetensors'];
+
+/** The best checkpoint by a metric. */
+export interface BestCheckpoint {
+  readonly metric: string;
+  readonly value: number;
+  readonly step: number;
+  readonly folder: string;
+}
+
+/** A trainer, as checkpoints see it. */
+export interface TrainingRun<Batch extends LabelledBatch> extends Trained {
+  readonly model: Model<Batch>;
+  readonly history: History;
+  /** Number of the step that comes next. */
+  readonly step: number;
+  readonly totalSteps: number;
+  readonly stepsPerEpoch: number;
+  readonly batchSize: number;
+  readonly overruled: ReadonlyMap<number, boolean>;
+  readonly settings: RunSettings;
+  /** What writes its files beside the model's. */
+  readonly processingClass: SavesItself | undefined;
+}
+
+/** trainer_state.json: the names of Hugging Face's Trainer where it has one, and the rest under `slimfit`. */
+interface StoredState {
+  readonly global_step: number;
+  readonly epoch: number;
+  readonly max_steps: number;
+  readonly train_batch_size: number;
+  readonly best_metric: number | null;
+  readonly best_global_step: number | null;
+  readonly best_model_checkpoint: string | null;
+  readonly slimfit: {
+    readonly engine: string;
+    readonly settings: RunSettings;
+    readonly overruled: readonly (readonly [layer: number, frozen: boolean])[];
+    readonly policy: PolicyState;
+    /** By parameter, in the order in which they got state; `{ $tensor }` stands for values in optimizer.safetensors. */
+    readonly optimizer: readonly (readonly [parameter: string, state: unknown])[];
+    readonly best: { readonly metric: string; readonly value: string; readonly step: number; readonly folder: string } | null;
+  };
+}
+
+/** Plain data of which the typed arrays are tensors of a file. */
+function withoutTensors(value: unknown, name: string, tensors: Map<string, RawArray>): unknown {
+  if (ArrayBuffer.isView(value)) {
+    tensors.set(name, value as RawArray);
+    return { $tensor: name };
+  }
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, withoutTensors(v, `${name}.${k}`, tensors)]));
+}
+
+/** The same back. */
+function withTensors(value: unknown, read: (name: string) => RawArray): unknown {
+  if (value === null || typeof value !== 'object') return value;
+  const { $tensor } = value as { $tensor?: string };
+  if ($tensor !== undefined) return read($tensor);
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, withTensors(v, read)]));
+}
+
+/** State of a policy, if JSON keeps it. @throws InvalidArgumentError */
+function jsonSafe(policy: { readonly name: string; state(): PolicyState }): PolicyState {
+  const state = policy.state();
+  if (!isDeepStrictEqual(JSON.parse(JSON.stringify(state)), state))
+    throw new InvalidArgumentError(`the state of the policy ${policy.name} does not survive JSON: state() must return plain data, with NaN, infinities and −0 as texts, as InterLayerScheduling does`);
+  return state;
+}
+
+/**
+ * Writes `checkpoint-<step>` into a folder.
+ * @returns its path
+ * @throws CheckpointWriteError, InvalidArgumentError when the policy's state cannot be stored; nothing was changed then
+ */
+export async function writeCheckpoint<Batch extends LabelledBatch>(dir: string, run: TrainingRun<Batch>, head: Pick<CheckpointManifest, 'run' | 'sequence'>, best: BestCheckpoint | undefined): Promise<string> {
+  const { model, optimizer, step, processingClass } = run;
+  const policy = jsonSafe(run.policy);
+  const history = historyContents(run.history);
+  // What the moments are made of is up to the optimizer. A header comes before its data, so each parameter's state is looked at once for its size, and once more to be written.
+  const moments: TensorPlan[] = [];
+  const owners = new Map<string, Parameter>();
+  const states: [string, unknown][] = [];
+  for (const parameter of optimizer.parameters) {
+    const tensors = new Map<string, RawArray>();
+    states.push([parameter.name, withoutTensors(await optimizer.snapshotOf(parameter), parameter.name, tensors)]);
+    for (const [name, data] of tensors) {
+      moments.push({ name, dtype: rawTypeOf(name, data), shape: data.length === parameter.size ? parameter.shape : [data.length] });
+      owners.set(name, parameter);
+    }
+  }
+  let latest: { parameter: Parameter; tensors: Map<string, RawArray> } | undefined;
+  const readMoment = async (name: string): Promise<RawArray> => {
+    const parameter = owners.get(name)!;
+    if (latest?.parameter !== parameter) {
+      latest = undefined;
+      const tensors = new Map<string, RawArray>();
+      withoutTensors(await optimizer.snapshotOf(parameter), parameter.name, tensors);
+      latest = { parameter, tensors };
+    }
+    return latest.tensors.get(name)!;
+  };
+  const state = {
+    global_step: step,
+    epoch: step / run.stepsPerEpoch,
+    max_steps: run.totalSteps,
+    train_batch_size: run.batchSize,
+    best_metric: best?.value ?? null,
+    best_global_step: best?.step ?? null,
+    best_model_checkpoint: best?.folder ?? null,
+    slimfit: {
+      engine: `${run.engine.name}, ${run.engine.device}`,
+      settings: run.settings,
+      overruled: [...run.overruled],
+      policy,
+      optimizer: states,
+      best: best ? { ...best, value: String(best.value) } : null,
+    },
+  } satisfies StoredState;
+  const json = (value: unknown) => [Buffer.from(`${JSON.stringify(value, null, 2)}\n`)];
+  const weights = [...model.parameters.values()].map(({ name, shape }): TensorPlan => ({ name, shape, dtype: 'F32' }));
+  const needed = [...weights, ...moments].reduce((sum, t) => sum + tensorBytes(t), history.bytes + JSON.stringify(state).length);
+  return writeCheckpointFolder(dir, { step, ...head }, needed, async ({ folder, write }) => {
+    processingClass?.save(folder);
+    await write('config.json', json(model.configJson()));
+    await write(WEIGHTS_FILE, safetensorsContents(weights, (name) => model.readWeight(name)));
+    await write(OPTIMIZER_FILE, safetensorsContents(moments, readMoment));
+    await write('history.json', history.head());
+    await write('history.safetensors', history.columns());
+    await write(STATE_FILE, json(state));
+  });
+}
+
+/** What a checkpoint says beside what it puts back. */
+export interface Resumed {
+  readonly step: number;
+  readonly overruled: Map<number, boolean>;
+  readonly best: BestCheckpoint | undefined;
+  /** Engine that computed it. */
+  readonly engine: string;
+}
+
+/**
+ * Puts a checkpoint, whose files are those that were written, into a trainer that has not trained yet. All that can be refused is looked at before the first weight is overwritten.
+ * @throws ResumeMismatchError, CheckpointError, InvalidArgumentError; model and trainer are as they were then
+ */
+export function restoreCheckpoint<Batch extends LabelledBatch>(folder: string, run: TrainingRun<Batch>): Resumed {
+  const { model, optimizer, engine } = run;
+  let state: StoredState;
+  try {
+    state = JSON.parse(readFileSync(path.join(folder, STATE_FILE), 'utf8')) as StoredState;
+  } catch (cause) {
+    throw new CheckpointError(`${path.join(folder, STATE_FILE)}: no JSON: ${(cause as Error).message}`, { cause });
+  }
+  const { global_step: step, slimfit } = state;
+  if (!Number.isInteger(step) || !slimfit?.settings || !Array.isArray(slimfit.optimizer) || !Array.isArray(slimfit.overruled)) throw new CheckpointError(`${path.join(folder, STATE_FILE)}: lacks what SlimFit wrote into it`);
+  checkSameSettings(slimfit.settings, run.settings, folder);
+  const history = readHistoryParts(folder);
+  const weights = SafetensorsReader.open(path.join(folder, WEIGHTS_FILE));
+  try {
+    const moments = SafetensorsReader.open(path.join(folder, OPTIMIZER_FILE));
+    try {
+      for (const { name, shape } of model.parameters.values())
+        if (weights.shapeOf(name)?.join() !== shape.join()) throw new CheckpointError(`${weights.file}: ${name} has shape [${weights.shapeOf(name)}], the model wants [${shape}]`);
+      for (const [name] of slimfit.optimizer) if (!model.parameters.has(name)) throw new CheckpointError(`${path.join(folder, STATE_FILE)}: holds moments of ${name}, which is no parameter of this model`);
+      run.policy.restore(slimfit.policy);
+      run.history.resume(history);
+      for (const p of model.parameters.values()) engine.write(p.data, weights.read(p.name) as Float32Array);
+      for (const [name, stored] of slimfit.optimizer) optimizer.restoreOf(model.parameters.get(name)!, withTensors(stored, (tensor) => moments.read(tensor)) as AdamWParameterSnapshot);
+    } finally {
+      moments.close();
+    }
+  } finally {
+    weights.close();
+  }
+  return { step, overruled: new Map(slimfit.overruled), best: slimfit.best ? { ...slimfit.best, value: Number(slimfit.best.value) } : undefined, engine: slimfit.engine };
+}
