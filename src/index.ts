@@ -71,7 +71,7 @@ export { evaluate, predict, SlimFitTrainer } from './training/trainer';
 export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
 export { fromRecipe, type FromRecipeOptions, type RecipeRun } from './training/fromRecipe';
 export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, type ImageRecipe, type Recipe, type SquadRecipe } from './training/recipes';
-export { planRecipe, type RecipePlan } from './training/recipePlan';
+export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';
 export type { CheckpointOptions } from './training/checkpoints';
 export { listCheckpoints, type CheckpointManifest, type StoredCheckpoint } from './training/checkpointFolder';
 export type { StepRecord } from './training/stepRecord';

@@ -7,6 +7,7 @@ import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
 import { parsePolicyOptions, POLICIES, POLICY_NAMES, policyEntry, type PolicyName, policyOf, type PolicySettings } from '../freezing/policies';
 import { checkBlockBytes } from '../nn/blocks';
+import { checkAccumulation } from '../models/microBatches';
 import type { FromRecipeOptions } from '../training/fromRecipe';
 import { type AugmentationName, type GlueRecipe, type Recipe, recipeNamed, recipes, RECIPES } from '../training/recipes';
 import { type ActivationMode, SCHEMES } from '../tape/scheme';
@@ -39,6 +40,10 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --epochs N              passes over the data
   --steps N               stop after so many steps
   --batch-size N          examples a step
+  --gradient-accumulation-steps N
+                          run a step's examples in so many micro-batches and apply the sum of their gradients once: less memory, the same result
+  --gradient-checkpointing
+                          keep only the input of an encoder layer and run it again in backward: less memory, the same result, more time
   --learning-rate R       its peak
   --schedule NAME         linear, constant, or the authors' glue, stsb, warm, vit
   --warmup-steps N        of linear warm-up; default 0
@@ -81,6 +86,8 @@ const OPTIONS = {
   epochs: { type: 'string' },
   steps: { type: 'string' },
   'batch-size': { type: 'string' },
+  'gradient-accumulation-steps': { type: 'string' },
+  'gradient-checkpointing': { type: 'boolean' },
   'learning-rate': { type: 'string' },
   schedule: { type: 'string' },
   'warmup-steps': { type: 'string' },
@@ -110,6 +117,8 @@ export interface TrainRequest {
   readonly policy: { readonly name: PolicyName; readonly options: PolicySettings } | undefined;
   readonly frozenBiases: boolean;
   readonly blockBytes: number | undefined;
+  readonly gradientAccumulationSteps: number;
+  readonly gradientCheckpointing: boolean;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -182,6 +191,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   if (saveSteps === undefined && (saveTotalLimit ?? metricForBestModel) !== undefined) throw new InvalidArgumentError(`--${saveTotalLimit ? 'save-total-limit' : 'metric-for-best-model'} has a meaning with --save-steps N only`);
   const checkpoints = saveSteps !== undefined && out !== undefined ? { dir: out, saveSteps, ...defined({ saveTotalLimit, metricForBestModel }) } : undefined;
   const mode = word('mode', Object.keys(SCHEMES) as ActivationMode[])!;
+  const gradientAccumulationSteps = count('gradient-accumulation-steps') ?? 1;
+  checkAccumulation(gradientAccumulationSteps, recipe.batchSize);
+  const gradientCheckpointing = values['gradient-checkpointing'] === true;
   const options: FromRecipeOptions = {
     ...defined({
       model: usesEmbedded ? embeddedModel() : model,
@@ -193,9 +205,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
+    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
   };
-  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */

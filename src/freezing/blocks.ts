@@ -15,7 +15,7 @@ export interface LayerGroup {
 
 /** Part of the model that a module belongs to: 'embeddings', 'layer 3', 'head'. */
 export function modelPart(name: string): string {
-  const layer = /(?:encoder|transformer)\.layer\.(\d+)\./.exec(name);
+  const layer = /(?:encoder|transformer)\.layer\.(\d+)(?:\.|$)/.exec(name);
   if (layer) return `layer ${layer[1]}`;
   return name.includes('embeddings.') ? 'embeddings' : 'head';
 }

@@ -30,8 +30,10 @@ const HEADS: Readonly<Record<string, string>> = { 'classifier.dense': 'classifie
 /** Short name of a weight or module by its Hugging Face name. Encoder layers count from 0, as on the hub. */
 export function shortLayerName(name: string): string {
   const module = name.replace(/\.weight$/, '');
-  const layer = /(?:encoder|transformer)\.layer\.(\d+)\.(.*)$/.exec(module);
+  const layer = /(?:encoder|transformer)\.layer\.(\d+)(?:\.(.*))?$/.exec(module);
   if (layer) {
+    // The layer as a whole.
+    if (layer[2] === undefined) return `L${layer[1]}`;
     const part = PARTS.find(([re]) => re.test(layer[2]));
     return `L${layer[1]} ${part ? (part[0].exec(layer[2])?.[1] ?? part[1]) : layer[2]}`;
   }

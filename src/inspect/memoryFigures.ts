@@ -126,8 +126,9 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
   const course = history.course(step);
   if (!course) throw new InvalidArgumentError(`the course of step ${step} is not remembered: steps ${history.courseSteps[0]} to ${history.courseSteps.at(-1)} are`);
   const x = course.map((_, i) => i);
-  const labels = course.map((p) => `${p.phase}: ${p.phase === 'forward' ? 'kept by' : 'let go by'} ${shortLayerName(p.layer)}`);
-  const turn = course.findIndex((p) => p.phase === 'backward');
+  const labels = course.map((p) => `${p.phase}: ${p.phase === 'backward' ? 'let go by' : 'kept by'} ${shortLayerName(p.layer)}`);
+  const turn = course.findIndex((p) => p.phase !== 'forward');
+  const rounds = course.filter((p, i) => p.phase === 'forward' && course[i - 1]?.phase !== 'forward').length;
   const line = (name: string, key: 'activationBytes' | 'deviceBytes', color: string) => ({
     type: 'scatter',
     mode: 'lines',
@@ -140,7 +141,7 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
   });
   const peakAt = course.reduce((best, p, i) => (p.activationBytes > course[best].activationBytes ? i : best), 0);
   const peak = course[peakAt].activationBytes;
-  const layout = baseLayout(`Memory over the course of step ${step}`, `forward until ${turn < 0 ? course.length : turn}, then backward: activations kept and let go, in order`, 'MiB', 380);
+  const layout = baseLayout(`Memory over the course of step ${step}`, `${rounds > 1 ? `${rounds} micro-batches, each forward and` : `forward until ${turn < 0 ? course.length : turn}, then`} backward: activations kept and let go, in order`, 'MiB', 380);
   return new Figure({
     data: [
       line('kept activations', 'activationBytes', COLOURS.orange),

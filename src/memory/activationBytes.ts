@@ -57,14 +57,14 @@ export function bertActivations({ config: c, batchSize: B, length: T, mode, head
   const tables = (['word_embeddings', 'position_embeddings', ...(c.typeVocabSize > 0 ? (['token_type_embeddings'] as const) : [])] as const).map((t) => `${embedding(t)}.weight`);
   let x = kept.layerNorm(embedding('LayerNorm'), new PlannedTensor(B * T * H, H, tables.some(training.trains)));
   for (let i = 0; i < c.numHiddenLayers; i++) {
-    kept.begin(`layer ${i}`);
     const at = (part: string) => `${layers}.${i}.${part}`;
-    x = kept.sum(x);
     const modules = { query: at(names.query), key: at(names.key), value: at(names.value), attention: at(names.attention) };
-    const context = kept.attention({ ...modules, batchSize: B, tokens: T, hiddenSize: H, heads }, x);
-    const attended = kept.layerNorm(at(names.attentionNorm), kept.sum(kept.linear(at(names.attentionOutput), context, H), x));
-    const hidden = kept.gelu(at(names.mlp), kept.linear(at(names.up), attended, F));
-    x = kept.layerNorm(at(names.outputNorm), kept.sum(kept.linear(at(names.down), hidden, H, kept.scheme.downProjectionInput), attended));
+    x = kept.layer(i, `${layers}.${i}`, kept.sum(x), (input) => {
+      const context = kept.attention({ ...modules, batchSize: B, tokens: T, hiddenSize: H, heads }, input);
+      const attended = kept.layerNorm(at(names.attentionNorm), kept.sum(kept.linear(at(names.attentionOutput), context, H), input));
+      const hidden = kept.gelu(at(names.mlp), kept.linear(at(names.up), attended, F));
+      return kept.layerNorm(at(names.outputNorm), kept.sum(kept.linear(at(names.down), hidden, H, kept.scheme.downProjectionInput), attended));
+    });
   }
   kept.begin('head');
   if (head === 'question answering') kept.linear('qa_outputs', x, 2);

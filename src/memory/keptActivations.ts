@@ -19,12 +19,14 @@ export interface PlannedActivation {
   readonly bytes: number;
 }
 
-/** Which weights train, and what that means for biases. */
+/** Which weights train, what that means for biases, and whether layers are run again. */
 export interface TrainingSet {
   /** Whether a weight, by Hugging Face name, trains. */
   readonly trains: (name: string) => boolean;
   /** Whether a bias trains only when its weight does; default false: every bias trains, as in the paper, so that backward runs down to the embeddings. */
   readonly frozenBiases?: boolean;
+  /** Whether of an encoder layer only its input is kept, 4NH, and that only if its output needs a gradient (nn/checkpoint.ts); default false. */
+  readonly gradientCheckpointing?: boolean;
 }
 
 /** Attention's modules and sizes. */
@@ -81,6 +83,17 @@ export class KeptActivations {
   /** What follows belongs to this part of the model. */
   begin(part: string): void {
     this.part = part;
+  }
+
+  /** An encoder layer: `parts` says what its parts keep; with gradient checkpointing that is not kept but the layer's input. */
+  layer(index: number, module: string, x: PlannedTensor, parts: (x: PlannedTensor) => PlannedTensor): PlannedTensor {
+    this.begin(`layer ${index}`);
+    if (!this.training.gradientCheckpointing) return parts(x);
+    const before = this.entries.length;
+    const y = parts(new PlannedTensor(x.size, x.width, x.needsGrad));
+    this.entries.length = before;
+    if (y.needsGrad) this.keep(module, 'layer input', 'static', 'float32', x);
+    return y;
   }
 
   /** Whether a module's bias trains, or its weight. */

@@ -13,6 +13,7 @@ import type { FreezableLayer } from '../freezing/layer';
 import { TEXT_NAMES } from '../hub/textNames';
 import type { TextConfig } from '../hub/config';
 import type { ViTConfig } from '../hub/vitConfig';
+import { checkAccumulation, microBatchSizes } from '../models/microBatches';
 import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatch, type Model, type ParameterSpec, type TextBatch, weightOfBias } from '../models/model';
 import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
 import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
@@ -21,7 +22,9 @@ import { blockBytesOf, TUNED_BLOCK_BYTES } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { momentBytes } from '../optim/eightBit';
+import { GradientSums } from '../tape/gradientSums';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
+import type { GradientSink } from '../tape/tape';
 import { formatBytes } from '../units';
 import { bertActivations } from './activationBytes';
 import type { PlannedActivation, TrainingSet } from './keptActivations';
@@ -32,13 +35,18 @@ export interface MemoryQuery {
   readonly config: TextConfig | ViTConfig;
   readonly kind: 'sequence-classification' | 'question-answering' | 'image-classification';
   readonly batchSize: number;
+  /** As for the trainer: micro-batches in which the batch is run; default 1. */
+  readonly gradientAccumulationSteps?: number;
+  /** As for the trainer: whether an encoder layer keeps its input only and is run again in backward; default false. */
+  readonly gradientCheckpointing?: boolean;
   /** Tokens of a sequence, padding included; for texts. */
   readonly length?: number;
   /** Height and width of the images; default: the config's. */
   readonly imageSize?: number;
   /**
-   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costlier of two choices, to train the layers that keep most
-   * (activations, and moments where these come and go with the layers), or the largest, the lowest and then those. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried); of tiny models some had, by up to 4 %.
+   * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costliest of two choices, to train the layers that have most
+   * alive at once (activations, and moments where these come and go with the layers), or the largest, the lowest and then those; with gradient accumulation, of a third, the largest ones. Of BERT-base and
+   * ViT-Base no random choice had a higher peak (640 tried; with micro-batches 900), with gradient checkpointing some of 300 by up to 0.3 %; of tiny models some had, by up to 4 %.
    */
   readonly freezeRate?: number;
   /** The frozen layers themselves, by name, instead of a rate. */
@@ -74,12 +82,12 @@ export interface MemoryPlan {
   readonly layers: number;
   readonly weightBytes: number;
   readonly momentBytes: number;
-  /** Most bytes of gradients alive at one moment: each is applied and freed as soon as it is complete. */
+  /** Most bytes of gradients alive at one moment: each is applied and freed as soon as it is complete; with gradient accumulation, those of all that trains are held between micro-batches. */
   readonly gradientBytes: number;
-  /** Kept between forward and backward. */
+  /** Kept between forward and backward, of the largest micro-batch. */
   readonly activationBytes: number;
   readonly activations: readonly PlannedActivation[];
-  /** What the peak has beside weights, moments and kept activations: gradients and temporaries. */
+  /** What the peak has beside weights, moments and kept activations: gradients and temporaries; with gradient checkpointing, the activations of a layer that is run again. */
   readonly temporaryBytes: number;
   /** Most bytes alive at one moment of the step. */
   readonly peakBytes: number;
@@ -144,7 +152,13 @@ function plannedOf(q: Omit<MemoryQuery, 'batchSize'>): Planned {
   };
 }
 
-const sumBytes = (kept: readonly PlannedActivation[]): number => kept.reduce((s, e) => s + e.bytes, 0);
+/** Most bytes alive at once of what is kept: all at the end of forward, or of a layer that is run again and what lies below it. */
+function mostAlive(kept: readonly PlannedActivation[], again: readonly PlannedActivation[]): number {
+  const sum = (entries: readonly PlannedActivation[], isMeant: (part: string) => boolean) => entries.reduce((s, e) => (isMeant(e.part) ? s + e.bytes : s), 0);
+  const parts = [...new Set(kept.map((e) => e.part))];
+  const whileRunAgain = parts.filter((p) => p.startsWith('layer')).map((part) => sum(again, (p) => p === part) + sum(kept, (p) => parts.indexOf(p) <= parts.indexOf(part)));
+  return Math.max(sum(kept, () => true), ...(again.length > 0 ? whileRunAgain : []));
+}
 
 /** Batch at which layers are compared: what they keep grows with it, so which keep most does not change. */
 const COMPARED_AT = 8;
@@ -168,7 +182,12 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
   if (count === names.length) return [new Set(names)];
   const isLayer = new Set(names);
   const comesAndGoes = new Map(momentsOf(q) === 'what trains' ? layers.map((l) => [l.name, momentBytes(l.parameters, q.optimizer?.moments)]) : []);
-  const bytesOf = (set: ReadonlySet<string>) => [...set].reduce((s, n) => s + (comesAndGoes.get(n) ?? 0), sumBytes(kept(batchSize, { trains: (n) => !isLayer.has(n) || set.has(n), frozenBiases })));
+  const bytesOf = (set: ReadonlySet<string>) => {
+    const training: TrainingSet = { trains: (n) => !isLayer.has(n) || set.has(n), frozenBiases };
+    const all = kept(batchSize, training);
+    const alive = q.gradientCheckpointing ? mostAlive(kept(batchSize, { ...training, gradientCheckpointing: true }), all) : mostAlive(all, []);
+    return [...set].reduce((s, n) => s + (comesAndGoes.get(n) ?? 0), alive);
+  };
   const grown = (start: readonly string[]): Set<string> => {
     const set = new Set(start.slice(0, count));
     while (set.size < count) {
@@ -184,13 +203,15 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
     }
     return set;
   };
-  const largest = layers.reduce((a, b) => (b.parameters > a.parameters ? b : a)).name;
-  return [grown([]), grown([...new Set([largest, names[0]])])];
+  const bySize = [...layers].sort((a, b) => b.parameters - a.parameters).map((l) => l.name);
+  const sets = [grown([]), grown([...new Set([bySize[0], names[0]])])];
+  // Between micro-batches the gradients of all that trains are held.
+  return (q.gradientAccumulationSteps ?? 1) > 1 ? [...sets, grown(bySize)] : sets;
 }
 
-/** One training step without values, as `SlimFitTrainer.step` runs it. */
+/** One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak. */
 function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>): MemoryPlan {
-  const { batchSize, dropout = true, magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
+  const { batchSize, gradientAccumulationSteps = 1, gradientCheckpointing = false, dropout = true, magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
   const engine = new ShapeEngine(q.kernels);
   const none = new Float32Array(0);
   const model = planned.make(engine, new Map(planned.specs.map(({ name, shape }) => [name, { shape, data: none }])));
@@ -205,18 +226,24 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   engine.resetPeak();
   const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
   const scheme = schemeOf(q.mode ?? 'paper');
-  const blocks = { blockBytes: blockBytesOf(q.blockBytes, q.mode) };
-  const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, blocks) : ForwardContext.deterministic(engine, scheme, blocks);
-  const out = model.forwardWithLoss(ctx, planned.batch(batchSize) as never);
-  engine.free(out.logits.tensor);
-  const activationBytes = ctx.tape.ledger.totalBytes;
-  engine.free(out.loss.tensor);
-  ctx.tape.backward(out.loss, (parameter, grad) => {
+  const sizes = microBatchSizes(batchSize, gradientAccumulationSteps);
+  const sums = new GradientSums(engine);
+  const apply: GradientSink = (parameter, grad) => {
     const value = optimizer.apply(parameter, grad, 1, isLayer.has(parameter.name) ? magnitude : undefined);
     if (value) engine.share(value, 'gradients');
-  });
+  };
+  let activationBytes = 0;
+  for (const i of new Set([0, Math.min(1, sizes.length - 1), sizes.length - 1])) {
+    const options = { blockBytes: blockBytesOf(q.blockBytes, q.mode), gradientCheckpointing, lossWeight: sizes[i] / batchSize };
+    const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, options) : ForwardContext.deterministic(engine, scheme, options);
+    const out = model.forwardWithLoss(ctx, planned.batch(sizes[i]) as never);
+    engine.free(out.logits.tensor);
+    activationBytes = Math.max(activationBytes, ctx.tape.ledger.totalBytes);
+    engine.free(out.loss.tensor);
+    ctx.tape.backward(out.loss, i === sizes.length - 1 ? sums.last(apply) : sums.add);
+  }
   const { peak, totalPeak } = engine.memory();
-  const activations = planned.kept(batchSize, { trains: (n) => !isLayer.has(n) || trained.has(n), frozenBiases });
+  const activations = planned.kept(sizes[0], { trains: (n) => !isLayer.has(n) || trained.has(n), frozenBiases, gradientCheckpointing });
   return {
     batchSize,
     trains: planned.layers.map((l) => l.name).filter((n) => trained.has(n)),
@@ -243,7 +270,9 @@ function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => Me
   };
   return (batchSize) => {
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
-    return setsFor(batchSize).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    const { gradientAccumulationSteps = 1 } = q;
+    checkAccumulation(gradientAccumulationSteps, batchSize);
+    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
   };
 }
 
@@ -269,19 +298,23 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
 }
 
-/** Changes that make a step smaller, least harm first: each has those before it. */
-function changesOf(q: FitQuery, blocksHelp: boolean): MemoryFit['changes'][] {
+/** Changes that may make a step smaller, given those made before, least harm first: the first ones cost time and change no result. */
+function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['changes'])[] {
   const scheme = schemeOf(q.mode ?? 'paper');
-  const list: MemoryFit['changes'][] = [{}];
-  const next = (change: MemoryFit['changes']) => list.push({ ...list[list.length - 1], ...change });
-  if (blocksHelp) next({ blockBytes: TUNED_BLOCK_BYTES });
+  const list: ReturnType<typeof changesOf> = [];
+  const next = (change: MemoryFit['changes']) => list.push((before) => ({ ...before, ...change }));
+  const nextMoments = (change: AdamWSettings) => list.push((before) => ({ ...before, optimizer: { ...(before.optimizer ?? q.optimizer), ...change } }));
+  const { batchSize = 1, gradientAccumulationSteps = 1 } = q;
+  if (blockBytesOf(q.blockBytes, q.mode) > TUNED_BLOCK_BYTES) next({ blockBytes: TUNED_BLOCK_BYTES });
+  for (let steps = 2 * gradientAccumulationSteps; steps <= batchSize; steps *= 2) next({ gradientAccumulationSteps: steps });
+  if (!q.gradientCheckpointing) next({ gradientCheckpointing: true });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
   // On a CPU the host's memory is the device's.
-  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') next({ optimizer: { ...q.optimizer, idleMoments: 'host' } });
-  if (q.optimizer?.moments !== '8-bit') next({ optimizer: { ...q.optimizer, ...list[list.length - 1].optimizer, moments: '8-bit' } });
+  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
+  if (q.optimizer?.moments !== '8-bit') nextMoments({ moments: '8-bit' });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
   if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
@@ -289,30 +322,35 @@ function changesOf(q: FitQuery, blocksHelp: boolean): MemoryFit['changes'][] {
 }
 
 /**
- * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks (which changes no number but by rounding), then probabilities recomputed, then
- * (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates.
+ * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks, then gradient accumulation in 2, 4, … micro-batches, then gradient
+ * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates;
+ * each on top of those before it that made the step smaller.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
 export function fitMemory(query: FitQuery): MemoryFit {
   const { budget, batchSize, largestBatchSize = 1024, ...rest } = query;
   if (!(budget > 0)) throw new InvalidArgumentError(`budget is ${budget}; it must be a positive number of bytes`);
   if (!(Number.isInteger(largestBatchSize) && largestBatchSize >= 1)) throw new InvalidArgumentError(`largestBatchSize is ${largestBatchSize}; it must be a whole number of at least 1`);
+  // A step has an example for each micro-batch.
+  const least = query.gradientAccumulationSteps ?? 1;
+  checkAccumulation(least, batchSize ?? largestBatchSize);
   if (batchSize === undefined) {
-    const plan = largestBatch(plannerOf(rest), budget, largestBatchSize);
+    const plan = largestBatch(plannerOf(rest), budget, least, largestBatchSize);
     if (plan) return { plan, changes: {} };
   }
   let smallest: MemoryFit | undefined;
-  const planOf = (changes: MemoryFit['changes']) => planMemory({ ...rest, ...changes, batchSize: batchSize ?? 1 });
-  const blocksHelp = blockBytesOf(query.blockBytes, query.mode) > TUNED_BLOCK_BYTES && planOf({ blockBytes: TUNED_BLOCK_BYTES }).peakBytes < planOf({}).peakBytes;
-  for (const changes of changesOf(query, blocksHelp)) {
-    const plan = planOf(changes);
+  for (const change of [() => ({}), ...changesOf(query)]) {
+    const changes = change(smallest?.changes ?? {});
+    const plan = planMemory({ ...rest, ...changes, batchSize: batchSize ?? least });
     if (batchSize !== undefined && plan.peakBytes <= budget) return { plan, changes };
     if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
   }
   const { plan, changes } = smallest!;
-  const { mode, optimizer, blockBytes } = changes;
+  const { mode, optimizer, blockBytes, gradientAccumulationSteps: steps } = changes;
   const words = [
     blockBytes && `blocks of ${formatBytes(blockBytes)}`,
+    steps !== undefined && `${steps} micro-batches`,
+    changes.gradientCheckpointing && 'gradient checkpointing',
     mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`,
     optimizer && momentsInWords(optimizer),
     changes.frozenBiases && 'frozen biases',
@@ -320,7 +358,7 @@ export function fitMemory(query: FitQuery): MemoryFit {
   ].filter(Boolean);
   const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
   throw new MemoryBudgetError(
-    `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? 1}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,
+    `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? least}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,
     plan.peakBytes,
   );
 }
@@ -332,10 +370,10 @@ export function momentsInWords({ moments = 'float32', idleMoments = 'keep', idle
 }
 
 /** The plan of the largest batch that fits; the peak grows with the batch, so doubling and then halving the gap finds it. */
-function largestBatch(planOf: (batchSize: number) => MemoryPlan, budget: number, most: number): MemoryPlan | undefined {
+function largestBatch(planOf: (batchSize: number) => MemoryPlan, budget: number, least: number, most: number): MemoryPlan | undefined {
   let fits: MemoryPlan | undefined;
-  let low = 0;
-  let high = 1;
+  let low = least - 1;
+  let high = least;
   for (;;) {
     const plan = planOf(high);
     if (plan.peakBytes > budget) break;

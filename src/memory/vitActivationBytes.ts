@@ -25,14 +25,15 @@ export function vitActivations({ config: c, batchSize: B, mode, ...training }: V
   const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'].some((t) => training.trains(`${base}.embeddings.${t}`));
   let x = new PlannedTensor(B * tokens * H, H, patches.needsGrad || learned);
   for (let i = 0; i < c.numHiddenLayers; i++) {
-    kept.begin(`layer ${i}`);
     const at = (part: string) => `${base}.encoder.layer.${i}.${part}`;
     const [query, key, value] = ['query', 'key', 'value'].map((n) => at(`attention.attention.${n}`));
-    const before = kept.layerNorm(at('layernorm_before'), x);
-    const context = kept.attention({ query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads }, before);
-    const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H), x);
-    const hidden = kept.gelu(at('intermediate'), kept.linear(at('intermediate.dense'), kept.layerNorm(at('layernorm_after'), attended), F));
-    x = kept.sum(kept.linear(at('output.dense'), hidden, H, kept.scheme.downProjectionInput), attended);
+    x = kept.layer(i, `${base}.encoder.layer.${i}`, x, (input) => {
+      const before = kept.layerNorm(at('layernorm_before'), input);
+      const context = kept.attention({ query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads }, before);
+      const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H), input);
+      const hidden = kept.gelu(at('intermediate'), kept.linear(at('intermediate.dense'), kept.layerNorm(at('layernorm_after'), attended), F));
+      return kept.sum(kept.linear(at('output.dense'), hidden, H, kept.scheme.downProjectionInput), attended);
+    });
   }
   kept.begin('head');
   kept.linear('classifier', kept.layerNorm(`${base}.layernorm`, new PlannedTensor(B * H, H, x.needsGrad), true), c.numLabels);

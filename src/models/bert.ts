@@ -85,6 +85,11 @@ export class BertForMaskedLM extends TextModel<BertConfig> {
     });
   }
 
+  /** Labelled tokens. */
+  override lossTerms({ labels }: TextBatch): number {
+    return labelledPositions(labels).length;
+  }
+
   forwardWithLoss(ctx: ForwardContext, batch: TextBatch): ModelOutput {
     const { engine } = ctx;
     const logits = this.forward(ctx, batch);

@@ -139,6 +139,11 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   /** Logits and mean loss of a labelled batch. @throws LabelError, SequenceTooLongError; nothing was computed then. */
   abstract forwardWithLoss(ctx: ForwardContext, batch: Batch): ModelOutput;
 
+  /** How many terms the mean loss of a batch is over, which is its weight beside other micro-batches of a step: here its examples. */
+  lossTerms(batch: Batch): number {
+    return batch.batchSize;
+  }
+
   /** What `config.json` says of this model, as Hugging Face's library reads it. */
   abstract configJson(): Readonly<Record<string, unknown>>;
 
@@ -147,7 +152,7 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Bytes that a training step on a batch of this shape would keep between forward and backward, from shapes alone; undefined for an architecture whose formula is not written.
-   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train, and whether biases freeze with them
+   * @param plan how activations are kept, whether dropout acts, which weights (by Hugging Face name) train, whether biases freeze with them, and whether layers are run again in backward
    */
   predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;
@@ -168,6 +173,11 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   /** Frees the weights. The model cannot be used afterwards. */
   dispose(): void {
     for (const p of this.parameters.values()) if (!p.data.freed) this.engine.free(p.data);
+  }
+
+  /** All parameters of a module. */
+  protected parametersOf(module: string): Parameter[] {
+    return [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`));
   }
 
   protected parameter(name: string): Parameter {

@@ -6,6 +6,7 @@ import { serializeTextConfig, type TextConfig } from '../hub/config';
 import { writeFolder } from '../hub/folder';
 import { embeddingName, TEXT_NAMES, type TextNames } from '../hub/textNames';
 import { add, dropout } from '../nn/activations';
+import { checkpoint } from '../nn/checkpoint';
 import type { ForwardContext } from '../nn/context';
 import { addPositions, Embedding } from '../nn/embedding';
 import { LayerNorm } from '../nn/layerNorm';
@@ -116,8 +117,9 @@ export abstract class TextModel<C extends TextConfig = TextConfig> extends Model
       const embedded = positions ? add(ctx, sum, this.positions.forward(ctx, positions)) : addPositions(ctx, sum, this.positions.weight);
       return dropout(ctx, this.embeddingNorm.forward(ctx, embedded), this.config.hiddenDropoutProb);
     });
-    for (const layer of this.encoder) {
-      const y = layer.forward(ctx, x, mask);
+    for (const [i, layer] of this.encoder.entries()) {
+      const name = `${this.names.layers}.${i}`;
+      const y = checkpoint(ctx, x, { name, parameters: this.parametersOf(name), forward: (c, v) => layer.forward(c, v, mask) });
       engine.free(x.tensor);
       x = y;
     }

@@ -12,6 +12,7 @@ import { parseViTConfig, serializeViTConfig, type ViTConfig, vitTokens } from '.
 import { type ActivationPrediction, byPart } from '../memory/activationBytes';
 import { vitActivationBytes } from '../memory/vitActivationBytes';
 import { add, dropout } from '../nn/activations';
+import { checkpoint } from '../nn/checkpoint';
 import type { ForwardContext } from '../nn/context';
 import { LayerNorm } from '../nn/layerNorm';
 import { Linear } from '../nn/linear';
@@ -197,8 +198,8 @@ export class ViTForImageClassification extends Model<ImageBatch> {
     return { examples: batchSize, tokens: batchSize * vitTokens(this.config) };
   }
 
-  override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains, frozenBiases }: ActivationPlan): ActivationPrediction {
-    return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains, frozenBiases }));
+  override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains, frozenBiases, gradientCheckpointing }: ActivationPlan): ActivationPrediction {
+    return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains, frozenBiases, gradientCheckpointing }));
   }
 
   /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the image processor's settings if they are given. */
@@ -222,8 +223,9 @@ export class ViTForImageClassification extends Model<ImageBatch> {
       const embedded = addToEach(ctx, prependTokens(ctx, this.tokens, this.projection.forward(ctx, this.uploadPatches(batch))), this.positions);
       return dropout(ctx, embedded, c.hiddenDropoutProb);
     });
-    for (const layer of this.encoder) {
-      const y = layer.forward(ctx, x);
+    for (const [i, layer] of this.encoder.entries()) {
+      const name = `${c.modelType}.encoder.layer.${i}`;
+      const y = checkpoint(ctx, x, { name, parameters: this.parametersOf(name), forward: (again, v) => layer.forward(again, v) });
       engine.free(x.tensor);
       x = y;
     }

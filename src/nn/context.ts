@@ -12,6 +12,10 @@ export interface ForwardOptions extends TapeOptions {
    * can be seen.
    */
   readonly blockBytes?: number;
+  /** Whether of an encoder layer only its input is kept, and its forward run again in backward (checkpoint.ts). Default false. */
+  readonly gradientCheckpointing?: boolean;
+  /** What the loss's gradient is multiplied by: the share of a step's examples that this pass has. Default 1. */
+  readonly lossWeight?: number;
 }
 
 /** The context of one forward pass. */
@@ -19,6 +23,10 @@ export class ForwardContext {
   readonly tape: Tape;
   /** Most bytes of one temporary of attention or of the MLP. */
   readonly blockBytes: number;
+  /** Whether of an encoder layer only its input is kept, and its forward run again in backward. */
+  readonly gradientCheckpointing: boolean;
+  /** What the loss's gradient is multiplied by. */
+  readonly lossWeight: number;
   private draws = 0;
   private constructor(
     readonly engine: Engine,
@@ -26,10 +34,12 @@ export class ForwardContext {
     private readonly dropoutSeed: { seed: number; step: number } | undefined,
     options: ForwardOptions,
   ) {
-    const { blockBytes = Infinity } = options;
+    const { blockBytes = Infinity, gradientCheckpointing = false, lossWeight = 1 } = options;
     checkBlockBytes(blockBytes);
     this.tape = new Tape(engine, options);
     this.blockBytes = options.watch ? Infinity : blockBytes;
+    this.gradientCheckpointing = gradientCheckpointing;
+    this.lossWeight = lossWeight;
   }
 
   /** A pass that trains. `step` picks the random stream of dropout: equal steps of equal seeds draw equal masks. */
@@ -51,5 +61,20 @@ export class ForwardContext {
   nextDropout(): RandomKey | undefined {
     const d = this.dropoutSeed;
     return d && { seed: d.seed, counter: (d.step * 4096 + this.draws++) >>> 0 };
+  }
+
+  /** Makes passes over what comes next in this one, each on a tape of its own within this one's, all with the dropout that this one would draw from here on. */
+  branches(): (options: Pick<TapeOptions, 'recording'>) => ForwardContext {
+    const { engine, tape, scheme, dropoutSeed, draws, blockBytes } = this;
+    return (options) => {
+      const branch = new ForwardContext(engine, scheme, dropoutSeed, { ...options, within: tape, blockBytes });
+      branch.draws = draws;
+      return branch;
+    };
+  }
+
+  /** Goes on behind what a branch went over: its draws of dropout are not made again. */
+  skipTo(branch: ForwardContext): void {
+    this.draws = branch.draws;
   }
 }

@@ -13,12 +13,12 @@ export function meanSquaredError(ctx: ForwardContext, x: Variable, target: Devic
   return lossOf(ctx, x, ctx.engine.meanSquaredError(x.tensor, target));
 }
 
-/** A loss is where backward starts: the incoming gradient is 1, so its own gradient passes on unchanged. */
+/** A loss is where backward starts: the incoming gradient is 1, so its own gradient, times the pass's weight, passes on unchanged. */
 function lossOf(ctx: ForwardContext, input: Variable, { loss, grad }: LossResult): Variable {
   const { engine, tape } = ctx;
   const out = tape.variable(loss, [input]);
   if (out.needsGrad) {
-    const held = engine.share(grad, 'gradients');
+    const held = engine.scope(() => engine.share(ctx.lossWeight === 1 ? grad : engine.affine(grad, ctx.lossWeight), 'gradients'));
     tape.holdUntilBackward(held);
     tape.record(out, [input], [], () => [engine.share(held)]);
   }

@@ -10,18 +10,22 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 /** Every tensor kept by one forward pass. A storage kept by several layers counts once, for the first of them. */
 export class ActivationLedger {
   private readonly list: Mutable<LedgerEntry>[] = [];
-  /** Live storages and how many entries hold them. */
-  private readonly holders = new Map<number, number>();
-  private live = 0;
+  /** Live storages with how many entries hold them, and their bytes. */
+  private readonly alive: { readonly holders: Map<number, number>; bytes: number };
+
+  /** @param within ledger of a pass that this one is part of: entries are apart, what is alive is counted in common */
+  constructor(within?: ActivationLedger) {
+    this.alive = within?.alive ?? { holders: new Map(), bytes: 0 };
+  }
 
   /** Everything kept since the start, in order of forward, freed or not. */
   get entries(): readonly LedgerEntry[] {
     return this.list;
   }
 
-  /** Bytes kept now. */
+  /** Bytes kept now, by the pass that this one is part of too. */
   get liveBytes(): number {
-    return this.live;
+    return this.alive.bytes;
   }
 
   /** Bytes of all entries: what forward left alive for backward. */
@@ -39,13 +43,14 @@ export class ActivationLedger {
 
   /** Notes that an entry keeps further tensors. */
   extend(entry: LedgerEntry, tensors: readonly DeviceTensor[], padding = 0): void {
+    const { holders } = this.alive;
     let bytes = 0;
     for (const t of tensors) {
-      const n = this.holders.get(t.storageId) ?? 0;
+      const n = holders.get(t.storageId) ?? 0;
       if (n === 0) bytes += t.bytes;
-      this.holders.set(t.storageId, n + 1);
+      holders.set(t.storageId, n + 1);
     }
-    this.live += bytes;
+    this.alive.bytes += bytes;
     const noted: Mutable<LedgerEntry> = entry;
     noted.bytes += bytes;
     noted.padding += padding;
@@ -53,12 +58,13 @@ export class ActivationLedger {
 
   /** Notes that one entry no longer needs its tensors (call before freeing them). */
   remove(tensors: readonly DeviceTensor[]): void {
+    const { holders } = this.alive;
     for (const t of tensors) {
-      const n = this.holders.get(t.storageId) ?? 0;
+      const n = holders.get(t.storageId) ?? 0;
       if (n === 1) {
-        this.holders.delete(t.storageId);
-        this.live -= t.bytes;
-      } else this.holders.set(t.storageId, n - 1);
+        holders.delete(t.storageId);
+        this.alive.bytes -= t.bytes;
+      } else holders.set(t.storageId, n - 1);
     }
   }
 }

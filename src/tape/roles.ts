@@ -26,9 +26,9 @@ export interface LedgerEntry {
   readonly padding: number;
 }
 
-/** Where the memory of a step stands after one more activation was kept (forward) or let go (backward). */
+/** Where the memory of a step stands after one more activation was kept (forward, or the recomputation of a layer within backward) or let go (backward). */
 export interface CoursePoint {
-  readonly phase: 'forward' | 'backward';
+  readonly phase: 'forward' | 'recompute' | 'backward';
   /** Module whose activation it was. */
   readonly layer: string;
   /** Bytes of kept activations alive. */

@@ -52,7 +52,7 @@ export interface KeptPieces {
   release(index: number): void;
 }
 
-/** Gradients of a closure's inputs, in their order; undefined for an input that needs none. */
+/** Gradients of a closure's inputs, in their order; undefined for an input that needs none. The incoming gradient may be freed before the closure returns. */
 export type Backward = (grad: DeviceTensor) => readonly (DeviceTensor | undefined)[];
 
 /** Takes the finished gradient of one parameter. The tape frees the gradient afterwards. */
@@ -80,17 +80,20 @@ export interface TapeOptions {
   readonly measuring?: boolean;
   /** Shown the output of every part that has parameters, once for each of them, while it is computed. */
   readonly watch?: (parameter: Parameter, output: DeviceTensor) => void;
+  /** Tape of the pass that this one repeats a part of: kept bytes and the course of the step are counted in common, the list of what is kept is apart; measures where that one does. */
+  readonly within?: Tape;
 }
 
 /** One forward pass and its backward. */
 export class Tape {
-  readonly ledger = new ActivationLedger();
+  readonly ledger: ActivationLedger;
   /** Bytes alive after each activation that was kept or let go, in the order of the step. */
-  readonly course: CoursePoint[] = [];
+  readonly course: CoursePoint[];
+  readonly measuring: boolean;
   private readonly recording: boolean;
-  private readonly measuring: boolean;
   private readonly watch: TapeOptions['watch'];
-  private readonly measured = new Map<LedgerEntry, { readonly size: number; readonly sums: DeviceTensor }>();
+  private readonly within: Tape | undefined;
+  private readonly measured: Map<LedgerEntry, { readonly size: number; readonly sums: DeviceTensor }>;
   private readonly entries: Entry[] = [];
   private readonly grads = new Map<Variable, DeviceTensor>();
   /** Parameters in use: how many closures still owe them a gradient, and the sum so far. */
@@ -101,11 +104,15 @@ export class Tape {
 
   constructor(
     readonly engine: Engine,
-    { recording = true, measuring = false, watch }: TapeOptions = {},
+    { recording = true, within, measuring = within?.measuring ?? false, watch }: TapeOptions = {},
   ) {
     this.recording = recording;
     this.measuring = measuring;
     this.watch = watch;
+    this.within = within;
+    this.ledger = new ActivationLedger(within?.ledger);
+    this.course = within?.course ?? [];
+    this.measured = within?.measured ?? new Map();
   }
 
   /** A value that no gradient flows into (ids, masks, pixels). */
@@ -145,7 +152,7 @@ export class Tape {
         pieces.push(kept);
         tensors.push(...kept.tensors);
         this.ledger.extend(entry, kept.tensors, padding);
-        this.mark('forward', reason.layer);
+        this.markKept(reason.layer);
         if (this.measuring && encoding !== 'float32') this.measure(entry, kept, piece);
       },
       piece: (index) => pieces[index],
@@ -245,11 +252,26 @@ export class Tape {
 
   /** Runs all closures in reverse from a scalar loss. Afterwards nothing that the tape kept is alive. */
   backward(loss: Variable, sink: GradientSink): void {
-    const { engine, grads } = this;
     if (!loss.needsGrad) return this.dispose();
+    this.grads.set(loss, this.engine.full([], 1));
+    this.unwind(sink);
+  }
+
+  /**
+   * Runs all closures in reverse from the output of a part of a model. Afterwards nothing that the tape kept is alive.
+   * @param grad gradient of the output; taken over, and freed as soon as it was used
+   * @param input the part's input: a variable that no closure of this tape has for its output
+   * @returns the input's gradient, the caller's; undefined if it needs none
+   */
+  backwardFrom(output: Variable, grad: DeviceTensor, input: Variable, sink: GradientSink): DeviceTensor | undefined {
+    this.grads.set(output, grad);
+    return this.unwind(sink, input);
+  }
+
+  private unwind(sink: GradientSink, input?: Variable): DeviceTensor | undefined {
+    const { engine, grads } = this;
     this.sink = sink;
     try {
-      grads.set(loss, engine.full([], 1));
       for (let entry = this.entries.pop(); entry; entry = this.entries.pop()) {
         const { output, inputs, parameters, kept, run } = entry;
         const grad = grads.get(output);
@@ -262,13 +284,16 @@ export class Tape {
             this.drop(kept);
             throw error;
           } finally {
-            engine.free(grad);
+            if (!grad.freed) engine.free(grad);
           }
           inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
         } else this.forgo(parameters);
         this.drop(kept);
         if (kept.length > 0) this.mark('backward', kept[0].layer);
       }
+      const inputGrad = input && grads.get(input);
+      if (inputGrad) grads.delete(input);
+      return inputGrad;
     } finally {
       this.sink = undefined;
       this.dispose();
@@ -278,15 +303,14 @@ export class Tape {
   /** Reads what was measured of the encodings; empty when this tape does not measure. */
   async readEncodingErrors(): Promise<EncodingError[]> {
     const { engine, measured } = this;
-    const entries = this.ledger.entries.filter((e) => measured.has(e));
-    if (entries.length === 0) return [];
+    if (measured.size === 0) return [];
     const all = engine.concat(
-      entries.map((e) => measured.get(e)!.sums),
+      [...measured.values()].map((m) => m.sums),
       0,
     );
     const values = await engine.read(all);
     engine.free(all);
-    return entries.map((e, i) => encodingError({ layer: e.layer, what: e.what, encoding: e.encoding }, measured.get(e)!.size, values.subarray(4 * i, 4 * i + 4)));
+    return [...measured].map(([{ layer, what, encoding }, { size }], i) => encodingError({ layer, what, encoding }, size, values.subarray(4 * i, 4 * i + 4)));
   }
 
   /** Frees everything that is still kept. For a forward pass whose backward will not run. */
@@ -298,7 +322,10 @@ export class Tape {
     this.grads.clear();
     for (const p of this.pending.values()) if (p.sum) this.engine.free(p.sum);
     this.pending.clear();
-    this.engine.free(...this.held.splice(0), ...[...this.measured.values()].map((m) => m.sums));
+    this.engine.free(...this.held.splice(0));
+    // What was measured is read from the tape of the whole pass.
+    if (this.within) return;
+    this.engine.free(...[...this.measured.values()].map((m) => m.sums));
     this.measured.clear();
   }
 
@@ -306,7 +333,7 @@ export class Tape {
   private note<K extends Kept>(entry: Omit<LedgerEntry, 'bytes'>, kept: K, original?: DeviceTensor): K {
     const noted = this.ledger.add(entry, kept.tensors);
     this.keptNow.push({ kept, layer: entry.layer });
-    this.mark('forward', entry.layer);
+    this.markKept(entry.layer);
     if (this.measuring && original) this.measure(noted, kept, original);
     return kept;
   }
@@ -329,6 +356,10 @@ export class Tape {
       this.ledger.remove(kept.tensors);
       this.engine.free(...kept.tensors);
     }
+  }
+
+  private markKept(layer: string): void {
+    this.mark(this.within ? 'recompute' : 'forward', layer);
   }
 
   private mark(phase: CoursePoint['phase'], layer: string): void {

@@ -4,9 +4,12 @@
  */
 import { type ColumnTable, table } from 'arquero';
 import type { DeviceTensor, Engine } from '../engine/engine';
+import { type MicroBatch, microBatches } from '../models/microBatches';
 import type { LabelledBatch, Model } from '../models/model';
 import type { ForwardContext } from '../nn/context';
+import { GradientSums } from '../tape/gradientSums';
 import { type ActivationScheme, SCHEMES } from '../tape/scheme';
+import type { GradientSink } from '../tape/tape';
 
 /** The gradient of one parameter under one scheme, against the exact one. */
 export interface GradientError {
@@ -105,24 +108,27 @@ function toTable(errors: readonly GradientError[]): ColumnTable {
 /**
  * Gradients of the parameters that are marked as training, under each of some schemes and exactly, on one batch. Changes nothing; while it runs the device holds one more set of
  * gradients.
- * @param contextOf a forward pass under a scheme that draws the same dropout each time
+ * @param contextOf a forward pass under a scheme that draws the same dropout each time; told which part of the batch it is for, and that part's weight
  * @param schemes by name; all must drop attention at the same place
+ * @param accumulationSteps parts in which the batch is run
  */
 export async function gradientErrors<Batch extends LabelledBatch>(
   model: Model<Batch>,
   batch: Batch,
-  contextOf: (scheme: ActivationScheme) => ForwardContext,
+  contextOf: (scheme: ActivationScheme, part: number, lossWeight: number) => ForwardContext,
   schemes: Readonly<Record<string, ActivationScheme>>,
+  accumulationSteps = 1,
 ): Promise<GradientError[]> {
   const { engine } = model;
   const entries = Object.entries(schemes);
   if (entries.length === 0) return [];
+  const parts = microBatches(batch, accumulationSteps, (b) => model.lossTerms(b));
   const exact = new Map<string, DeviceTensor>();
   const sums: { readonly encodings: string; readonly parameter: string; readonly tensor: DeviceTensor }[] = [];
   try {
-    runBackward(model, batch, contextOf(exactBeside(entries[0][1])), (name, g) => exact.set(name, engine.share(g, 'gradients')));
+    runBackward(model, parts, (i, weight) => contextOf(exactBeside(entries[0][1]), i, weight), (name, g) => exact.set(name, engine.share(g, 'gradients')));
     for (const [encodings, scheme] of entries)
-      runBackward(model, batch, contextOf(scheme), (parameter, g) =>
+      runBackward(model, parts, (i, weight) => contextOf(scheme, i, weight), (parameter, g) =>
         sums.push({ encodings, parameter, tensor: engine.scope(() => engine.share(sumsOf(engine, g, exact.get(parameter)!), 'gradients')) }),
       );
     const all = engine.concat(
@@ -140,13 +146,29 @@ export async function gradientErrors<Batch extends LabelledBatch>(
   }
 }
 
-function runBackward<Batch extends LabelledBatch>(model: Model<Batch>, batch: Batch, ctx: ForwardContext, sink: (name: string, grad: DeviceTensor) => void): void {
+function runBackward<Batch extends LabelledBatch>(
+  model: Model<Batch>,
+  parts: readonly MicroBatch<Batch>[],
+  contextOf: (part: number, lossWeight: number) => ForwardContext,
+  sink: (name: string, grad: DeviceTensor) => void,
+): void {
+  const { engine } = model;
+  const sums = new GradientSums(engine);
+  const take: GradientSink = (p, g) => sink(p.name, g);
   try {
-    const out = model.forwardWithLoss(ctx, batch);
-    model.engine.free(out.logits.tensor, out.loss.tensor);
-    ctx.tape.backward(out.loss, (p, g) => sink(p.name, g));
+    for (const [i, { batch, weight }] of parts.entries()) {
+      const ctx = contextOf(i, weight);
+      try {
+        const out = model.forwardWithLoss(ctx, batch);
+        engine.free(out.logits.tensor, out.loss.tensor);
+        ctx.tape.backward(out.loss, i === parts.length - 1 ? sums.last(take) : sums.add);
+      } finally {
+        ctx.tape.dispose();
+      }
+    }
+    sums.rest(take);
   } finally {
-    ctx.tape.dispose();
+    sums.dispose();
   }
 }
 

@@ -7,6 +7,7 @@ import { bertActivationBytes } from '../memory/activationBytes';
 import type { TrainingSet } from '../memory/keptActivations';
 import type { MemoryQuery } from '../memory/planner';
 import { vitActivationBytes } from '../memory/vitActivationBytes';
+import { checkAccumulation, microBatchSizes } from '../models/microBatches';
 import { freezableLayersOf, type ParameterSpec } from '../models/model';
 import { questionAnsweringSpecs } from '../models/questionAnswering';
 import { sequenceClassificationSpecs } from '../models/sequenceClassification';
@@ -28,28 +29,35 @@ export interface RecipePlan {
   readonly weightBytes: number;
   /** Two moments of every weight, as full fine-tuning has them; a run with freezing comes there when every layer has trained once, unless the recipe's optimizer moves or releases those of frozen layers. */
   readonly momentBytes: number;
-  /** Kept between forward and backward in the first step: by this recipe, and by plain fine-tuning (everything trains, everything in float32). */
+  /** Kept between forward and backward in the first step: by this recipe (its largest micro-batch), and by plain fine-tuning (everything trains, everything in float32). */
   readonly activationBytes: number;
   readonly fullActivationBytes: number;
   /** Whether a bias trains only with its layer. */
   readonly frozenBiases: boolean;
 }
 
+/** What of a recipe's run is changed. */
+export interface RecipePlanOptions {
+  readonly architecture?: Readonly<Record<string, unknown>>;
+  readonly trainExamples?: number;
+  readonly mode?: ActivationMode | ActivationScheme;
+  readonly frozenBiases?: boolean;
+  readonly policy?: PolicyFactory;
+  readonly blockBytes?: number;
+  readonly gradientAccumulationSteps?: number;
+  readonly gradientCheckpointing?: boolean;
+}
+
 /**
  * Plans a recipe.
- * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`; `frozenBiases` and `policy`: as for the trainer
+ * @param options `architecture`: config.json of another checkpoint; `trainExamples`: of other data; `mode`: how activations are kept, default `paper`; the others as for the trainer
  * @throws UnsupportedModelError for a config that is not of the recipe's kind; InvalidArgumentError for a policy whose budget the first step cannot meet
  */
 export function planRecipe(
   recipe: Recipe,
-  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper', frozenBiases: given, policy }: {
-    readonly architecture?: Readonly<Record<string, unknown>>;
-    readonly trainExamples?: number;
-    readonly mode?: ActivationMode | ActivationScheme;
-    readonly frozenBiases?: boolean;
-    readonly policy?: PolicyFactory;
-  } = {},
+  { architecture = recipe.architecture, trainExamples = recipe.trainExamples, mode = 'paper', frozenBiases: given, policy, gradientAccumulationSteps = 1, gradientCheckpointing }: Omit<RecipePlanOptions, 'blockBytes'> = {},
 ): RecipePlan {
+  checkAccumulation(gradientAccumulationSteps, recipe.batchSize);
   const { specs, bytes } = shapesOf(recipe, architecture);
   const layers = freezableLayersOf(specs, recipe.alwaysTrain);
   const { freezeRate, seed, initialMagnitudeScale: initialScale } = recipe;
@@ -77,7 +85,7 @@ export function planRecipe(
     parameters,
     weightBytes: 4 * parameters,
     momentBytes: sizes.reduce((sum, size) => sum + momentBytes(size, recipe.optimizer.moments), 0),
-    activationBytes: bytes(mode, { trains: (name) => !frozen.has(name), frozenBiases }),
+    activationBytes: bytes(mode, { trains: (name) => !frozen.has(name), frozenBiases, gradientCheckpointing }, microBatchSizes(recipe.batchSize, gradientAccumulationSteps)[0]),
     fullActivationBytes: bytes('exact', { trains: () => true }),
     frozenBiases,
   };
@@ -89,15 +97,10 @@ export function planRecipe(
  */
 export function memoryQuery(
   recipe: Recipe,
-  {
-    architecture = recipe.architecture,
-    mode = 'paper',
-    frozenBiases = mode === 'tuned',
-    blockBytes,
-  }: { readonly architecture?: Readonly<Record<string, unknown>>; readonly mode?: ActivationMode | ActivationScheme; readonly frozenBiases?: boolean; readonly blockBytes?: number } = {},
+  { architecture = recipe.architecture, mode = 'paper', frozenBiases = mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing }: Omit<RecipePlanOptions, 'trainExamples' | 'policy'> = {},
 ): MemoryQuery {
   const { batchSize, freezeRate, alwaysTrain, optimizer } = recipe;
-  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases, ...(blockBytes !== undefined && { blockBytes }) };
+  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases, gradientAccumulationSteps, gradientCheckpointing, ...(blockBytes !== undefined && { blockBytes }) };
   const json = withLabels(recipe, architecture);
   if (recipe.kind === 'image') return { ...common, kind: 'image-classification', config: parseViTConfig({ ...json, image_size: recipe.imageSize }), imageSize: recipe.imageSize };
   return { ...common, kind: recipe.kind === 'squad' ? 'question-answering' : 'sequence-classification', config: parseTextConfig(json), length: recipe.maxLength };
@@ -109,14 +112,13 @@ function withLabels({ numLabels }: Recipe, architecture: Readonly<Record<string,
 }
 
 /** Parameters of a recipe's model, and the bytes that a step of it keeps. */
-function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode | ActivationScheme, training: TrainingSet) => number } {
-  const { batchSize } = recipe;
+function shapesOf(recipe: Recipe, architecture: Readonly<Record<string, unknown>>): { specs: ParameterSpec[]; bytes: (mode: ActivationMode | ActivationScheme, training: TrainingSet, batchSize?: number) => number } {
   const json = withLabels(recipe, architecture);
   if (recipe.kind === 'image') {
     const config: ViTConfig = parseViTConfig({ ...json, image_size: recipe.imageSize });
-    return { specs: imageClassificationSpecs(config), bytes: (mode, training) => vitActivationBytes({ ...training, config, batchSize, mode }).total };
+    return { specs: imageClassificationSpecs(config), bytes: (mode, training, batchSize = recipe.batchSize) => vitActivationBytes({ ...training, config, batchSize, mode }).total };
   }
   const config: TextConfig = parseTextConfig(json);
   const [specs, head, dropout] = recipe.kind === 'squad' ? [questionAnsweringSpecs(config), 'question answering' as const, config.spanDropout] : [sequenceClassificationSpecs(config), 'sequence classification' as const, config.classifierDropout];
-  return { specs, bytes: (mode, training) => bertActivationBytes({ ...training, config, batchSize, length: recipe.maxLength, mode, head, dropout: dropout > 0 }).total };
+  return { specs, bytes: (mode, training, batchSize = recipe.batchSize) => bertActivationBytes({ ...training, config, batchSize, length: recipe.maxLength, mode, head, dropout: dropout > 0 }).total };
 }

@@ -39,9 +39,9 @@ export interface ResolvedOptions {
 
 /** Every option of a trainer that its numbers depend on, with its default where it was left out. An option that is not named here counts as it was given. */
 export function trainerSettings<Batch extends LabelledBatch>(given: TrainerOptions<Batch>, resolved: ResolvedOptions): Record<string, string> {
-  // These only look on, or stand in `resolved`; the initial distances are in the policy's state.
-  const { model: _, train, evaluation, metrics, epochs, mode, name, measureEncodingsEvery, initialMagnitudeScale, checkpoints, processingClass, signal, onWarning, alwaysTrain, ...options } = given;
-  const { schedule = 'linear', learningRate = 5e-5, warmupSteps = 0, freezeRate = 0.9, frozenParameters = 'skip', dropout = true, shuffle = true } = options;
+  // These only look on, or change no number, or stand in `resolved`; the initial distances are in the policy's state.
+  const { model: _, train, evaluation, metrics, epochs, mode, name, measureEncodingsEvery, initialMagnitudeScale, checkpoints, processingClass, signal, onWarning, alwaysTrain, gradientCheckpointing, ...options } = given;
+  const { schedule = 'linear', learningRate = 5e-5, warmupSteps = 0, freezeRate = 0.9, frozenParameters = 'skip', dropout = true, shuffle = true, gradientAccumulationSteps = 1 } = options;
   const { totalSteps, policy, scheme, ...others } = resolved;
   const { name: _name, ...kept } = scheme;
   return flatSettings({
@@ -52,6 +52,7 @@ export function trainerSettings<Batch extends LabelledBatch>(given: TrainerOptio
     frozenParameters,
     dropout,
     shuffle,
+    gradientAccumulationSteps: gradientAccumulationSteps > 1 ? gradientAccumulationSteps : undefined,
     // A function is known by what it gives.
     schedule: typeof schedule === 'string' ? schedule : `a function: ${hashOf(Float64Array.from({ length: totalSteps }, (_, k) => schedule(k)))}`,
     // Under a constant rate a longer run begins as a shorter one does, unless a policy of one's own looks at its length.

@@ -24,18 +24,18 @@ export interface StepRecord {
    * its initial draw.
    */
   readonly updateMagnitudes: Float64Array;
-  /** Everything kept between forward and backward. */
+  /** Everything kept between forward and backward; with gradient accumulation, by the micro-batch that keeps most. */
   readonly activations: readonly LedgerEntry[];
   /** Sum of `activations[].bytes`: bytes kept at the end of forward. */
   readonly activationBytes: number;
-  /** Bytes that plain fine-tuning (everything trains, everything in float32) would have kept on this batch, by part of the model; undefined where the model has no formula. */
+  /** Bytes that plain fine-tuning (everything trains, everything in float32) would have kept on this batch in one piece, by part of the model; undefined where the model has no formula. */
   readonly fullActivations: ActivationPrediction | undefined;
   /**
    * By layer index: bytes that freezing this layer saves in this step, all others being as they are: what was saved if it was frozen, what its training cost if not. NaN where the
    * model has no formula.
    */
   readonly freezingSaves: Float64Array;
-  /** Bytes alive after each activation that forward kept and backward let go, in order. */
+  /** Bytes alive after each activation that forward (or a layer that is run again) kept and backward let go, in order; with gradient accumulation, of all micro-batches in turn. */
   readonly course: readonly CoursePoint[];
   /** What the encodings did to the values, in the steps in which it was measured (`measureEncodingsEvery`); else empty. */
   readonly encodingErrors: readonly EncodingError[];

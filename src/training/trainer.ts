@@ -3,7 +3,8 @@
  *
  * One step (ARCHITECTURE: "One training step"): the policy selects; forward keeps only what backward will need; the loss is looked at (a loss that is not
  * finite stops here, nothing was changed); backward applies each weight gradient the moment it is complete and frees it; the policy learns the update
- * magnitudes of the layers that trained, and what else it asked for; the history gets a record.
+ * magnitudes of the layers that trained, and what else it asked for; the history gets a record. With gradient accumulation forward and backward run for each
+ * micro-batch, and only the backward of the last one applies, the sums of all.
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
@@ -13,15 +14,18 @@ import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
 import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
+import { checkAccumulation, microBatches, microBatchSizes } from '../models/microBatches';
 import type { SavesItself } from '../models/pretrained';
 import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { blockBytesOf, checkBlockBytes } from '../nn/blocks';
-import { ForwardContext } from '../nn/context';
+import { ForwardContext, type ForwardOptions } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { constantSchedule, linearSchedule, type PaperSchedule, paperSchedule, type Schedule } from '../optim/schedules';
 import { Random } from '../random';
+import { GradientSums } from '../tape/gradientSums';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
-import type { GradientSink, TapeOptions, Variable } from '../tape/tape';
+import type { CoursePoint, LedgerEntry } from '../tape/roles';
+import type { GradientSink, Variable } from '../tape/tape';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
@@ -56,6 +60,18 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly metrics?: (predictions: Predictions) => Readonly<Record<string, number>>;
   /** Examples per step. Default 32. */
   readonly batchSize?: number;
+  /**
+   * Micro-batches in which a step's batch is run, one after the other, so that the activations of one only are alive at a time; their gradients are summed, weighted so that the result is that of the batch
+   * in one piece (the mean over all its examples, or over all labels that count) up to float32 rounding (a pruned LayerNorm keeps the largest tenth of each part), and applied once. `batchSize` counts all examples of a step (in Hugging Face's trainer, those
+   * of one micro-batch): the parts are of equal size, or the first ones larger by one; a short last batch of an epoch has at most as many parts as examples. Costs the gradients of what trains, 4 bytes a weight, kept between the parts, and the time of smaller
+   * products; each part draws dropout of its own. Default 1.
+   */
+  readonly gradientAccumulationSteps?: number;
+  /**
+   * Whether of an encoder layer only its input is kept, 4NH bytes, and its forward run again in backward, with the same draws of dropout: the activations of one layer only are alive at a time. Gradients are
+   * the same to the bit. Costs one more forward of the layers that a gradient flows through, about a third of a step in which all train. Default false.
+   */
+  readonly gradientCheckpointing?: boolean;
   /** Passes over the data, which set the length of the schedule. Default 3. */
   readonly epochs?: number;
   /** Length of the schedule in steps, instead of `epochs`. */
@@ -116,7 +132,8 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   /** Name of the run in tables and figures that compare runs. Default: what its policy is called, with inter-layer scheduling its freeze rate. */
   readonly name?: string;
   /**
-   * In every so many steps, the first among them, what the encodings do to the activations is measured by a forward pass of its own: clipped and lost values, relative error. 0: never.
+   * In every so many steps, the first among them, what the encodings do to the activations is measured by a forward pass of its own: clipped and lost values, relative error; with gradient accumulation,
+   * on the first micro-batch. 0: never.
    * Default 100.
    */
   readonly measureEncodingsEvery?: number;
@@ -139,7 +156,7 @@ export interface StepPreview {
   readonly active: readonly FreezableLayer[];
   /** Share of the layers' weights that trains. */
   readonly trainedShare: number;
-  /** Bytes that the step will keep between forward and backward, from the shapes of its batch; undefined where the model has no formula. */
+  /** Bytes that the step will keep between forward and backward, from the shapes of its batch (of its largest micro-batch); undefined where the model has no formula. */
   readonly activationBytes: number | undefined;
   /** The same for plain fine-tuning on this batch: everything trains, everything in float32. */
   readonly fullActivationBytes: number | undefined;
@@ -168,6 +185,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private readonly options: TrainerOptions<Batch>;
   private readonly scheme: ActivationScheme;
   private readonly frozenBiases: boolean;
+  private readonly accumulationSteps: number;
   private readonly magnitude: UpdateMagnitude;
   private readonly blockBytes: number;
   private readonly schedule: Schedule;
@@ -188,10 +206,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private skippedInARow = 0;
   private busy = false;
 
-  /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, no examples, an unknown name to train always. */
+  /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, more micro-batches than examples of a step, no examples, an unknown name to train always. */
   constructor(options: TrainerOptions<Batch>) {
     const { model, train, epochs = 3, batchSize = 32, freezeRate = 0.9, seed = 43, alwaysTrain = [], measureEncodingsEvery = 100 } = options;
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
+    checkAccumulation(options.gradientAccumulationSteps ?? 1, batchSize);
     if (!(train.size >= 1)) throw new InvalidArgumentError('no training examples');
     if (!(Number.isInteger(measureEncodingsEvery) && measureEncodingsEvery >= 0))
       throw new InvalidArgumentError(`measureEncodingsEvery is ${measureEncodingsEvery}; it must be a whole number of steps, or 0 for never`);
@@ -209,6 +228,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.engine = model.engine;
     this.batchSize = batchSize;
     this.seed = seed;
+    this.accumulationSteps = options.gradientAccumulationSteps ?? 1;
     this.stepsPerEpoch = Math.ceil(train.size / batchSize);
     this.totalSteps = options.totalSteps ?? Math.ceil(this.stepsPerEpoch * epochs);
     this.schedule = scheduleOf(options, this.totalSteps);
@@ -430,7 +450,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       const batch = await this.options.train.batch(this.examplesOf(step), this.epochOf(step));
       this.markTraining(trains === 'all' ? [] : this.decide(step, batch as BatchShape<Batch>));
       const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
-      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme) => this.context(step, scheme), schemes));
+      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme, part, lossWeight) => this.context(step, part, scheme, { lossWeight }), schemes, this.accumulationSteps));
     });
   }
 
@@ -523,8 +543,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const shape = batch as BatchShape<Batch>;
     const frozen = this.decide(step, shape);
     const active = this.markTraining(frozen);
+    const parts = microBatches(batch, this.accumulationSteps, (b) => model.lossTerms(b));
     await optimizer.beginStep();
-    const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(batch, step) : [];
+    const encodingErrors = this.measuresEncodings(step) ? await this.measureEncodings(parts[0].batch, step) : [];
     const grams = await this.representations(policy.probe?.(step) ?? 0);
     const magnitudes: LayerScalar[] = [];
     const squares: LayerScalar[] = [];
@@ -536,21 +557,43 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
     };
     engine.resetPeak();
-    const ctx = this.context(step);
+    const sums = new GradientSums(engine);
     try {
-      const out = model.forwardWithLoss(ctx, batch);
-      engine.free(out.logits.tensor);
-      const activationBytes = ctx.tape.ledger.totalBytes;
-      const loss = (await engine.read(out.loss.tensor))[0];
-      engine.free(out.loss.tensor);
+      let loss = 0;
+      let activationBytes = -1;
+      let activations: readonly LedgerEntry[] = [];
+      const course: CoursePoint[] = [];
       const nonFinite: string[] = [];
-      if (!Number.isFinite(loss)) this.refuse(nonFinite, ['loss'], (more) => new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`));
-      else {
-        ctx.tape.backward(out.loss, guard ? guard.hold : apply);
+      // The last part applies, when the losses of all are known to be finite.
+      const last = guard ? guard.hold : apply;
+      for (const [i, { batch: part, weight: lossWeight }] of parts.entries()) {
+        const ctx = this.context(step, i, this.scheme, { lossWeight });
+        try {
+          const out = model.forwardWithLoss(ctx, part);
+          engine.free(out.logits.tensor);
+          const { totalBytes, entries } = ctx.tape.ledger;
+          if (totalBytes > activationBytes) [activationBytes, activations] = [totalBytes, entries];
+          loss += lossWeight * (await engine.read(out.loss.tensor))[0];
+          engine.free(out.loss.tensor);
+          if (!Number.isFinite(loss)) {
+            this.refuse(nonFinite, ['loss'], (more) => new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`));
+            break;
+          }
+          ctx.tape.backward(out.loss, i === parts.length - 1 ? sums.last(last) : sums.add);
+        } finally {
+          ctx.tape.dispose();
+          course.push(...ctx.tape.course);
+        }
+      }
+      if (nonFinite.length === 0) {
+        sums.rest(last);
         const bad = (await guard?.notFinite()) ?? [];
         if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
         else guard?.release(apply);
       }
+      // Of a skipped step nothing is left to the record's count.
+      sums.dispose();
+      guard?.dispose();
       if (nonFinite.length === 0) {
         this.skippedInARow = 0;
         if (this.options.frozenParameters === 'zerograd')
@@ -574,11 +617,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ...(nonFinite.length > 0 && { nonFinite }),
         overruled: [...this.overruled.keys()].sort((a, b) => a - b),
         updateMagnitudes: policy.magnitudes,
-        activations: ctx.tape.ledger.entries,
+        activations,
         activationBytes,
         fullActivations: this.predictFull(shape),
         freezingSaves: this.freezingSaves(shape, frozen),
-        course: ctx.tape.course,
+        course,
         encodingErrors,
         memory: engine.memory(),
         milliseconds: performance.now() - started,
@@ -588,7 +631,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       this.history.append(record);
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } finally {
-      ctx.tape.dispose();
+      sums.dispose();
       guard?.dispose();
       engine.free(...[...magnitudes, ...squares].map((m) => m.value));
     }
@@ -604,11 +647,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.warn(`step ${this.next} was skipped, its ${what[0] === 'loss' ? 'loss' : `gradient of ${what[0]}`} is not finite: weights, moments and policy are as they were`);
   }
 
-  /** Bytes that a step with these layers frozen keeps on a batch of a shape. */
+  /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. */
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
-    return this.model.predictActivations(shape, {
+    const [batchSize] = microBatchSizes((shape as unknown as { readonly batchSize: number }).batchSize, this.accumulationSteps);
+    return this.model.predictActivations({ ...shape, batchSize }, {
       mode: this.scheme,
       frozenBiases: this.frozenBiases,
+      gradientCheckpointing: this.options.gradientCheckpointing === true,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
     });
@@ -642,7 +687,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** A forward pass like that of the step, whose tape compares what it keeps with the values themselves. */
   private async measureEncodings(batch: Batch, step: number): Promise<EncodingError[]> {
-    const ctx = this.context(step, this.scheme, { measuring: true });
+    const ctx = this.context(step, 0, this.scheme, { measuring: true });
     try {
       const out = this.model.forwardWithLoss(ctx, batch);
       this.engine.free(out.logits.tensor, out.loss.tensor);
@@ -652,12 +697,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     }
   }
 
-  /** The forward pass of a step under a scheme: equal draws of dropout however often it is made. */
-  private context(step: number, scheme = this.scheme, tape: TapeOptions = {}): ForwardContext {
-    const options = { ...tape, blockBytes: this.blockBytes };
-    return this.options.dropout === false
-      ? ForwardContext.deterministic(this.engine, scheme, options)
-      : ForwardContext.training(this.engine, scheme, this.seed, step, options);
+  /** The forward pass of a part of a step under a scheme: equal draws of dropout however often it is made, others for each part. */
+  private context(step: number, part: number, scheme: ActivationScheme, options: ForwardOptions): ForwardContext {
+    const all = { ...options, blockBytes: this.blockBytes, gradientCheckpointing: this.options.gradientCheckpointing };
+    // The odd number takes the parts to seeds that no user is likely to try side by side.
+    return this.options.dropout === false ? ForwardContext.deterministic(this.engine, scheme, all) : ForwardContext.training(this.engine, scheme, this.seed + part * 0x9e3779b9, step, all);
   }
 
   /** Lists of scalars by layer, in one read-back; they are freed, and the lists emptied. */

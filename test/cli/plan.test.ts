@@ -65,7 +65,20 @@ test('with a budget the plan is of the largest batch that fits; with a batch siz
   assert.equal(value(blocks, 'temporaries'), 'of attention and MLP in blocks of 64.0 MiB');
   assert.equal(value(blocks, 'mode'), 'paper');
   const { peakBytes } = planMemory({ ...memoryQuery({ ...recipeNamed('rte'), freezeRate: 0, batchSize: 64 }), blockBytes: 64 * 2 ** 20 });
-  assert.equal(value(changed(peakBytes - 1), 'mode'), 'paper, probabilities recomputed');
+  const parts = changed(peakBytes - 1);
+  assert.equal(value(parts, 'batch'), '64 × 128 tokens, in 2 micro-batches of up to 32');
+  assert.equal(value(parts, 'mode'), 'paper');
+});
+
+test('micro-batches and layers run again are planned as the planner plans them, and say so', () => {
+  const text = planText(['--recipe', 'rte', '--batch-size', '10', '--gradient-accumulation-steps', '4', '--gradient-checkpointing']);
+  const levers = { gradientAccumulationSteps: 4, gradientCheckpointing: true };
+  const plan = planMemory({ ...memoryQuery({ ...recipeNamed('rte'), batchSize: 10 }, levers), kernels: 'fused' });
+  assert.equal(value(text, 'batch'), '10 × 128 tokens, in 4 micro-batches of up to 3');
+  assert.equal(value(text, 'mode'), 'paper, layers run again in backward');
+  assert.equal(value(text, 'kept for backward'), formatBytes(plan.activationBytes));
+  assert.ok(value(text, 'peak').startsWith(`${formatBytes(plan.peakBytes)}, `));
+  assert.equal(value(text, '  layer 7'), formatBytes(4 * 3 * 128 * 768));
 });
 
 test('8-bit moments and moments of frozen layers off the device are planned as they are asked for, and proposed where they make a batch fit', () => {

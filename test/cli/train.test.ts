@@ -27,6 +27,7 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['a freeze rate that is no number', ['--task', 'grammar', '--freeze-rate', 'abc'], /--freeze-rate is 'abc'/],
   ['a batch of 0', ['--task', 'grammar', '--batch-size', '0'], /--batch-size is 0/],
   ['a block of nothing', ['--task', 'grammar', '--block-bytes', '0B'], /blockBytes is 0/],
+  ['more micro-batches than examples of a step', ['--task', 'grammar', '--batch-size', '4', '--gradient-accumulation-steps', '5'], /gradientAccumulationSteps is 5, but a step has 4 examples/],
   ['a data set that is not in the cache, offline', ['--task', 'cola', '--offline'], /offline/i],
   ['a folder without the task', ['--task', 'cola', '--data', folder], /train\.tsv/],
   ['an unknown policy', ['--task', 'grammar', '--policy', 'ilss'], /'ilss'.*ils, none/],
@@ -77,6 +78,20 @@ test('blocks reach the training: the engine’s peak is smaller by a temporary o
   const [whole, blocks] = [await metricsOf(), await metricsOf('--block-bytes', '64KiB')];
   assert.ok(blocks.peakBytes < whole.peakBytes - 2 ** 20, `${blocks.peakBytes} is not well below ${whole.peakBytes}`);
   assert.ok(Math.abs(blocks.after.loss - whole.after.loss) < 1e-3);
+});
+
+test('a run in micro-batches whose layers are run again keeps the layers’ inputs and has a lower peak', async () => {
+  const run = async (name: string, ...levers: string[]) => {
+    const to = path.join(folder, name);
+    assert.equal(await train(['--task', 'grammar', '--steps', '2', '--batch-size', '32', '--max-length', '32', '--skip-first-evaluation', '--max-eval-samples', '8', '--out', to, ...levers]), 0);
+    const { peakBytes } = JSON.parse(readFileSync(path.join(to, 'metrics.json'), 'utf8')) as { peakBytes: number };
+    return { peakBytes, activations: readFileSync(path.join(to, 'activations.csv'), 'utf8') };
+  };
+  const plain = await run('plain');
+  const both = await run('levers', '--gradient-accumulation-steps', '4', '--gradient-checkpointing');
+  assert.ok(both.peakBytes < plain.peakBytes, `${both.peakBytes} of ${plain.peakBytes}`);
+  assert.match(both.activations, /encoder\.layer\.0,static,float32/);
+  assert.doesNotMatch(plain.activations, /encoder\.layer\.0,/);
 });
 
 test('--save-steps writes checkpoints, --resume goes on from the last one and makes what one run makes, and without it they are not written over', async () => {
@@ -145,6 +160,14 @@ test('a policy by name trains, is told in metrics.json, and its dry run gives th
   const bitfit = await printed(['--recipe', 'cola', '--policy', 'bitfit', '--mode', 'tuned', '--dry-run']);
   assert.match(bitfit, /first step +101 of 102 layers frozen, 1 train/);
   assert.match(bitfit, /mode +tuned\n/);
+});
+
+test('micro-batches and layers run again are in the plan, and its bytes are those of the largest part', async () => {
+  const text = await printed(['--recipe', 'rte', '--dry-run', '--batch-size', '10', '--gradient-accumulation-steps', '4', '--gradient-checkpointing']);
+  for (const line of [/batch +10 × 128 tokens, in 4 micro-batches of up to 3\n/, /mode +paper, layers run again in backward\n/]) assert.match(text, line);
+  const three = await printed(['--recipe', 'rte', '--dry-run', '--batch-size', '3', '--gradient-checkpointing']);
+  const kept = (t: string) => /kept for backward +(.*?) in the first step/.exec(t)![1];
+  assert.equal(kept(text), kept(three));
 });
 
 test('SQuAD and images train from the command line, and write predictions where there is a format for them', async () => {

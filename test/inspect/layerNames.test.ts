@@ -32,6 +32,10 @@ test('each weight of an encoder layer has a short name with the layer’s number
   }
 });
 
+test('an encoder layer as a whole has its number for a name, and is a part of the model by itself', () => {
+  for (const name of ['bert.encoder.layer.3', 'vit.encoder.layer.3', 'distilbert.transformer.layer.3']) assert.deepEqual([shortLayerName(name), modelPart(name)], ['L3', 'layer 3']);
+});
+
 test('DistilBERT’s and RoBERTa’s layers have the short names of BERT’s', () => {
   const expected: Record<string, string> = {
     'attention.q_lin': 'query',

@@ -150,6 +150,16 @@ test('memory figures add up the bytes by part, kind and step, in MiB', () => {
   assert.deepEqual(trace(deviceMemoryFigure(historyOf(2)), 'all together').y, [40, 41]);
 });
 
+test('the course of a step says what a layer that is run again keeps, and how many micro-batches there were', () => {
+  const point = (phase: 'forward' | 'recompute' | 'backward', layer: string) => ({ phase, layer: `bert.encoder.layer.0${layer}`, activationBytes: MIB, deviceBytes: MIB });
+  const one = [point('forward', ''), point('recompute', '.output.dense'), point('backward', '.output.dense'), point('backward', '')];
+  const figure = (course: StepRecord['course']) => stepMemoryFigure(historyOf(1, 'x', () => ({ course })));
+  assert.deepEqual(trace(figure(one), 'kept activations').text, ['forward: kept by L0', 'recompute: kept by L0 MLP down', 'backward: let go by L0 MLP down', 'backward: let go by L0']);
+  const axis = (course: StepRecord['course']) => (figure(course).layout.xaxis as { title: { text: string } }).title.text;
+  assert.match(axis(one), /^forward until 1, then backward: /);
+  assert.match(axis([...one, ...one, ...one]), /^3 micro-batches, each forward and backward: /);
+});
+
 test('device memory is told now, at its peak and for plain fine-tuning, with the ratio', () => {
   const rows = rowsOf(deviceMemoryTable(historyOf(3)));
   const weights = (CATEGORIES.indexOf('weights') + 1) * MIB;

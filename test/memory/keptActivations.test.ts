@@ -100,7 +100,7 @@ function summary(entries: readonly (PlannedActivation | LedgerEntry)[]): [string
 }
 
 for (const kind of KINDS)
-  test(`${kind.name}: what is kept is what was foreseen, entry by entry, for any frozen set, with biases frozen or not, under every scheme`, async () => {
+  test(`${kind.name}: what is kept is what was foreseen, entry by entry, for any frozen set, with biases frozen or not, with layers run again in backward or not, under every scheme`, async () => {
     const e = await engine;
     for (const dropping of [false, true]) {
       const model = await kind.make(dropping);
@@ -114,20 +114,20 @@ for (const kind of KINDS)
         fc.nat(names.length - 1).map((one) => [one]),
       );
       fc.assert(
-        fc.property(setOf, fc.nat(SCHEMES_TRIED.length - 1), fc.boolean(), fc.nat(1), (active, which, frozenBiases, large) => {
+        fc.property(setOf, fc.nat(SCHEMES_TRIED.length - 1), fc.boolean(), fc.boolean(), fc.nat(1), (active, which, frozenBiases, gradientCheckpointing, large) => {
           const mode = SCHEMES_TRIED[which];
           const trained = new Set(active.map((i) => names[i]));
           const trains = (n: string) => !names.includes(n) || trained.has(n);
           for (const p of model.parameters.values()) p.trains = frozenBiases ? trains(weightOfBias(p.name)) : trains(p.name);
-          const ctx = dropping ? ForwardContext.training(e, mode, 1, 0) : ForwardContext.deterministic(e, mode);
+          const ctx = dropping ? ForwardContext.training(e, mode, 1, 0, { gradientCheckpointing }) : ForwardContext.deterministic(e, mode, { gradientCheckpointing });
           const batch = batches[large];
           const out = model.forwardWithLoss(ctx, batch as never);
-          const want = kind.foresee(model, batch.batchSize, mode, dropping, { trains, frozenBiases });
+          const want = kind.foresee(model, batch.batchSize, mode, dropping, { trains, frozenBiases, gradientCheckpointing });
           assert.deepEqual(summary(want), summary(ctx.tape.ledger.entries));
           const total = want.reduce((s, x) => s + x.bytes, 0);
           assert.equal(e.memory().live.activations, total);
           const shape = { batchSize: batch.batchSize, length: (batch as TextBatch).length ?? 0, channels: 3, height: 8, width: 8 };
-          assert.equal(model.predictActivations(shape as never, { mode, dropout: dropping, trains, frozenBiases })!.total, total);
+          assert.equal(model.predictActivations(shape as never, { mode, dropout: dropping, trains, frozenBiases, gradientCheckpointing })!.total, total);
           const seen: string[] = [];
           ctx.tape.backward(out.loss, (p) => seen.push(p.name));
           assert.deepEqual(seen.sort(), [...model.parameters.values()].filter((p) => p.trains).map((p) => p.name).sort());
@@ -147,6 +147,16 @@ test('with frozen biases a BERT whose classifier alone trains keeps the classifi
   for (const mode of ['exact', 'paper', 'tuned'] as const) {
     const kept = bertActivations({ config, batchSize: 3, length: 5, mode, trains, frozenBiases: true });
     assert.deepEqual(kept, [{ part: 'head', layer: 'classifier', what: 'input', role: 'dynamic', encoding: 'float32', bytes: 4 * 3 * 16 }]);
+  }
+});
+
+test('with gradient checkpointing a layer keeps 4NH bytes whatever trains in it, and below the lowest that trains nothing is kept', () => {
+  const config = tinyConfig({ num_hidden_layers: 4 });
+  const trains = (n: string) => n === 'bert.encoder.layer.2.output.dense.weight';
+  for (const mode of ['exact', 'paper', 'tuned'] as const) {
+    const kept = bertActivations({ config, batchSize: 3, length: 5, mode, trains, frozenBiases: true, gradientCheckpointing: true });
+    const inputs = kept.filter((k) => k.part.startsWith('layer'));
+    assert.deepEqual(inputs, [2, 3].map((i) => ({ part: `layer ${i}`, layer: `bert.encoder.layer.${i}`, what: 'layer input', role: 'static', encoding: 'float32', bytes: 4 * 15 * 16 })));
   }
 });
 

@@ -9,7 +9,7 @@ import { fusedKernels, loadTensorflow } from '../../src/engine/tfjs/tensorflowBi
 import { InvalidArgumentError, MemoryBudgetError, SequenceTooLongError } from '../../src/errors';
 import { parseBertConfig } from '../../src/hub/config';
 import { parseViTConfig } from '../../src/hub/vitConfig';
-import { fitMemory, type MemoryQuery, planMemory } from '../../src/memory/planner';
+import { fitMemory, type MemoryFit, type MemoryQuery, planMemory } from '../../src/memory/planner';
 import { BertForQuestionAnswering } from '../../src/models/bert';
 import type { BatchSource, ImageBatch, Model } from '../../src/models/model';
 import { sequenceClassificationSpecs } from '../../src/models/sequenceClassification';
@@ -47,7 +47,9 @@ function modelOf(engine: Engine, kind: Kind, wide = false): { model: Model<never
     const batch: ImageBatch = { pixelValues: Float32Array.from({ length: B * 3 * 144 }, () => random.normal()), labels: Int32Array.of(0, 1, 2), batchSize: B, channels: 3, height: 12, width: 12 };
     return { model: ViTForImageClassification.fresh(engine, image) as never, train: { size: B, batch: () => batch as never }, query: { kind, config: image } };
   }
-  const sentences = tinyBatch(text, B, T);
+  const tiny = tinyBatch(text, B, T);
+  // Padding in every sequence, so that every micro-batch has a mask, as is planned.
+  const sentences = { ...tiny, attentionMask: tiny.attentionMask.map((m, i) => (i % T === T - 1 ? 0 : m)) };
   const batch = kind === 'question-answering' ? { ...sentences, labels: new Int32Array(2 * B) } : sentences;
   const model = kind === 'question-answering' ? BertForQuestionAnswering.fresh(engine, text) : tinyModel(engine, text);
   return { model: model as never, train: { size: B, batch: () => batch as never }, query: { kind, config: text, length: T } };
@@ -70,21 +72,28 @@ for (const [kernels, make, missing] of ENGINES)
         { mode: 'tuned', blockBytes: 150 },
         { mode: 'paper', blockBytes: 1600 },
         { mode: { ...SCHEMES.paper, attentionProbs: 'u8-row' }, optimizer: { weightDecay: 0 }, magnitude: 'relative-l2' },
+        { mode: 'exact', frozen: [], gradientCheckpointing: true },
+        { mode: 'paper', gradientCheckpointing: true },
+        { mode: 'tuned', gradientCheckpointing: true },
+        { mode: 'exact', frozen: [], gradientAccumulationSteps: 2 },
+        { mode: 'paper', gradientAccumulationSteps: 3 },
+        { mode: 'tuned', gradientAccumulationSteps: 2, gradientCheckpointing: true, dropout: false },
         { mode: 'exact', frozen: [], optimizer: { moments: '8-bit' } },
         { mode: 'paper', optimizer: { moments: '8-bit' } },
         { mode: 'tuned', optimizer: { moments: '8-bit', idleMoments: 'host' } },
         { mode: 'paper', optimizer: { idleMoments: 'host' } },
         { mode: 'paper', optimizer: { idleMoments: 'release' } },
+        { mode: 'paper', optimizer: { moments: '8-bit', idleMoments: 'release' }, gradientAccumulationSteps: 2, gradientCheckpointing: true },
       ];
       for (const options of cases) {
         const { model, train, query } = modelOf(engine, kind, options.optimizer?.moments === '8-bit');
         const names = model.layers.map((l) => l.name);
         const frozen = options.frozen ?? names.filter(() => random.uniform() < 0.7);
         const indices = names.flatMap((n, i) => (frozen.includes(n) ? [i] : []));
-        const { mode, frozenBiases, magnitude, dropout, optimizer, blockBytes, moments = 'every parameter' } = options;
+        const { mode, frozenBiases, magnitude, dropout, optimizer, blockBytes, gradientAccumulationSteps, gradientCheckpointing, moments = 'every parameter' } = options;
         const trainer = new SlimFitTrainer<never>({
           model, train, batchSize: B, totalSteps: 10, schedule: 'constant', measureEncodingsEvery: 0, onWarning: () => {},
-          mode, frozenBiases, magnitude, dropout, optimizer, blockBytes,
+          mode, frozenBiases, magnitude, dropout, optimizer, blockBytes, gradientAccumulationSteps, gradientCheckpointing,
           // The first step makes the moments.
           policy: (layers) => ({ name: 'fixed', magnitudes: new Float64Array(layers.length), select: (step) => (step === 0 && moments === 'every parameter' ? [] : indices), observe: () => {}, state: () => ({}), restore: () => {} }),
         });
@@ -158,30 +167,36 @@ test('a batch that does not fit gets the smallest change that makes it fit, in o
 
 function smallestChanges(kernels: Kernels): void {
   const query = { kind: 'image-classification', config: wideVit, batchSize: 8, freezeRate: 0.5, mode: 'exact', optimizer: { beta1: 0.8 }, kernels } as const;
-  const recomputed = { mode: { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' as const } };
-  const onHost = { beta1: 0.8, idleMoments: 'host' as const };
-  const optimizer = kernels === 'tensorflow' ? { ...onHost, moments: '8-bit' as const } : { beta1: 0.8, moments: '8-bit' as const };
-  const changes = [
-    {},
-    recomputed,
-    ...(kernels === 'tensorflow' ? [{ ...recomputed, optimizer: onHost }] : []),
-    { ...recomputed, optimizer },
-    { mode: 'tuned' as const, frozenBiases: false, optimizer },
-    { mode: 'tuned' as const, frozenBiases: true, optimizer },
-    { mode: 'tuned' as const, frozenBiases: true, optimizer, freezeRate: 0.75 },
+  const onHost = { optimizer: { beta1: 0.8, idleMoments: 'host' } } as const;
+  const steps: readonly (readonly [string, (before: MemoryFit['changes']) => MemoryFit['changes']])[] = [
+    ...[2, 4, 8].map((gradientAccumulationSteps) => [`${gradientAccumulationSteps} parts`, () => ({ gradientAccumulationSteps })] as const),
+    ['checkpointing', () => ({ gradientCheckpointing: true })],
+    ['recomputed', () => ({ mode: { ...SCHEMES.exact, name: 'exact, probabilities recomputed', attentionProbs: 'recompute' } })],
+    ...(kernels === 'tensorflow' ? [['host', () => onHost] as const] : []),
+    ['8-bit', (before) => ({ optimizer: { beta1: 0.8, ...before.optimizer, moments: '8-bit' } })],
+    ['tuned', () => ({ mode: 'tuned', frozenBiases: false })],
+    ['frozen biases', () => ({ frozenBiases: true })],
+    ['freeze rate', () => ({ freezeRate: 0.75 })],
   ];
-  const peaks = changes.map((c) => planMemory({ ...query, ...c }).peakBytes);
-  for (const [i, change] of changes.entries()) {
-    // What an earlier change gives already is no reason for a later one.
-    if (peaks.slice(0, i).some((p) => p <= peaks[i])) continue;
-    const fit = fitMemory({ ...query, budget: peaks[i] });
-    assert.deepEqual(fit.changes, change);
-    assert.equal(fit.plan.peakBytes, peaks[i]);
+  let changes: MemoryFit['changes'] = {};
+  let peak = planMemory(query).peakBytes;
+  assert.deepEqual(fitMemory({ ...query, budget: peak }).changes, {});
+  const smaller: string[] = [];
+  for (const [name, step] of steps) {
+    const next = { ...changes, ...step(changes) };
+    const { peakBytes } = planMemory({ ...query, ...next });
+    // What makes a step no smaller is no reason for a change.
+    if (peakBytes >= peak) continue;
+    const fit = fitMemory({ ...query, budget: peakBytes });
+    assert.deepEqual(fit.changes, next);
+    assert.equal(fit.plan.peakBytes, peakBytes);
+    smaller.push(name);
+    [changes, peak] = [next, peakBytes];
   }
-  for (let i = 1; i < changes.length - 2; i++) assert.ok(peaks[i] < peaks[i - 1], `${kernels}, change ${i}: ${peaks}`);
+  for (const name of ['2 parts', '4 parts', 'checkpointing', '8-bit', ...(kernels === 'tensorflow' ? ['host'] : [])]) assert.ok(smaller.includes(name), `${kernels}: ${smaller}`);
 }
 
-test('where temporaries are larger than 64 MiB, blocks of so much are the first change, and the second one comes with them', () => {
+test('where temporaries are larger than 64 MiB, blocks of so much are the first change, and those that follow come with them', () => {
   const config = parseBertConfig({ model_type: 'bert', num_labels: 2, vocab_size: 100, num_hidden_layers: 2 });
   const query = { kind: 'question-answering', config, batchSize: 32, length: 384, freezeRate: 0.5 } as const;
   const whole = planMemory(query);
@@ -192,12 +207,45 @@ test('where temporaries are larger than 64 MiB, blocks of so much are the first 
   const first = fitMemory({ ...query, budget: whole.peakBytes - 1 });
   assert.deepEqual([first.changes, first.plan.peakBytes], [{ blockBytes: 64 * 2 ** 20 }, blocks.peakBytes]);
   const second = fitMemory({ ...query, budget: blocks.peakBytes - 1 });
-  assert.deepEqual(Object.keys(second.changes), ['blockBytes', 'mode']);
+  assert.deepEqual(second.changes, { blockBytes: 64 * 2 ** 20, gradientAccumulationSteps: 2 });
   // Mode tuned has them already.
   assert.equal('blockBytes' in fitMemory({ ...query, mode: 'tuned', frozenBiases: false, budget: planMemory({ ...query, mode: 'tuned', frozenBiases: false }).peakBytes - 1 }).changes, false);
   assert.equal(planMemory({ ...query, mode: 'tuned' }).peakBytes, planMemory({ ...query, mode: 'tuned', blockBytes: 64 * 2 ** 20 }).peakBytes);
   assert.ok(planMemory({ ...query, mode: 'tuned', blockBytes: Infinity }).peakBytes > planMemory({ ...query, mode: 'tuned' }).peakBytes);
-  assert.throws(() => fitMemory({ ...query, budget: 1e6 }), (e: Error) => e instanceof MemoryBudgetError && e.message.includes('with blocks of 64.0 MiB, mode tuned'));
+  assert.throws(() => fitMemory({ ...query, budget: 1e6 }), (e: Error) => e instanceof MemoryBudgetError && e.message.includes('with blocks of 64.0 MiB, 32 micro-batches'));
+});
+
+test('a change that makes a step no smaller is not among those that make it fit: micro-batches, where the gradients held between them outweigh the activations', () => {
+  const query = { kind: 'sequence-classification', config: bert, length: 1, batchSize: 2, freezeRate: 0, mode: 'exact', dropout: false, moments: 'what trains' } as const;
+  const peak = (changes: MemoryFit['changes']) => planMemory({ ...query, ...changes }).peakBytes;
+  assert.ok(peak({ gradientAccumulationSteps: 2 }) > peak({}));
+  const budget = peak({ gradientCheckpointing: true });
+  assert.ok(budget < peak({}));
+  assert.deepEqual(fitMemory({ ...query, budget }).changes, { gradientCheckpointing: true });
+});
+
+test('the largest batch with gradient accumulation has at least an example for each micro-batch', () => {
+  const query = { kind: 'sequence-classification', config: bert, length: T, gradientAccumulationSteps: 3 } as const;
+  const least = planMemory({ ...query, batchSize: 3 }).peakBytes;
+  assert.equal(fitMemory({ ...query, budget: least }).plan.batchSize, 3);
+  assert.throws(() => fitMemory({ ...query, budget: least - 1 }), (e: Error) => e instanceof MemoryBudgetError && e.message.includes('a batch of 3:'));
+  const more = fitMemory({ ...query, budget: 1.5 * least, largestBatchSize: 60 }).plan;
+  assert.ok(more.batchSize > 3 && more.peakBytes <= 1.5 * least);
+});
+
+test('a freeze rate with gradient checkpointing is planned for a costly choice too', () => {
+  const random = new Random(3);
+  const deep = { kind: 'sequence-classification', config: tinyConfig({ num_hidden_layers: 4, intermediate_size: 64 }), length: 12, batchSize: 16, gradientCheckpointing: true } as const;
+  const names = planMemory({ ...deep, frozen: [] }).trains;
+  for (const mode of ['exact', 'paper', 'tuned'] as const) {
+    const worst = planMemory({ ...deep, mode, freezeRate: 0.8 });
+    for (let i = 0; i < 40; i++) {
+      const order = random.permutation(names.length);
+      const frozen = names.filter((_, n) => order[n] >= worst.trains.length);
+      const { peakBytes } = planMemory({ ...deep, mode, frozen });
+      assert.ok(peakBytes <= 1.02 * worst.peakBytes, `${mode}: ${peakBytes} > ${worst.peakBytes}, training ${names.filter((n) => !frozen.includes(n))}`);
+    }
+  }
 });
 
 test('a budget that nothing fits in is refused with the smallest that would do', () => {
@@ -224,6 +272,8 @@ test('what cannot be planned is refused by its value', () => {
   for (const [change, text] of [
     [{ batchSize: 0 }, '0'],
     [{ batchSize: 1.5 }, '1.5'],
+    [{ gradientAccumulationSteps: 3 }, 'gradientAccumulationSteps is 3, but a step has 2 examples'],
+    [{ gradientAccumulationSteps: 0 }, 'gradientAccumulationSteps is 0'],
     [{ length: undefined }, 'length is undefined'],
     [{ kind: 'image-classification' }, 'bert'],
     [{ config: vit }, 'vit'],

@@ -305,6 +305,7 @@ const mismatches: readonly [field: string, options: Partial<TrainerOptions>][] =
   ['dropout', { dropout: false }],
   ['shuffle', { shuffle: false }],
   ['alwaysTrain', { alwaysTrain: ['classifier.weight'] }],
+  ['gradientAccumulationSteps', { gradientAccumulationSteps: 2 }],
   ['train.size', { train: tinyData(1, 13) }],
   ['train', { train: tinyData(7) }],
 ];
@@ -325,7 +326,7 @@ test('options, data or a model of another run are refused by the name of what di
 
 test('what only looks on may be another, and a run at a constant rate may become longer', async () => {
   const dir = await threeCheckpoints();
-  await withTrainer({ name: 'again', measureEncodingsEvery: 0, evaluation: undefined, signal: new AbortController().signal, initialMagnitudeScale: 7 }, async (trainer) => {
+  await withTrainer({ name: 'again', measureEncodingsEvery: 0, evaluation: undefined, signal: new AbortController().signal, initialMagnitudeScale: 7, gradientCheckpointing: true, gradientAccumulationSteps: 1 }, async (trainer) => {
     assert.equal(trainer.nextStep, 6);
     assert.equal(trainer.history.name, 'again');
   }, dir);
