@@ -439,12 +439,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   }
 
   // ---- dropout ----------------------------------------------------------------------------------------------------------------
-  private masked(x: Slot | undefined, shape: readonly number[], p: number, { seed, counter }: RandomKey): DeviceTensor {
+  private masked(x: Slot | undefined, shape: readonly number[], p: number, { seed, counter, offset = 0 }: RandomKey): DeviceTensor {
     const n = sizeOf(shape);
     const kept = x ? 'x[i] * p.keep' : 'p.keep';
-    const make = (): Kernel => elementwise(`select(0.0, ${kept}, randomBits(p.seed, p.counter, i) >= p.threshold)`, x ? ['x: f32'] : [], ['seed: u32', 'counter: u32', 'threshold: u32', 'keep: f32'], RANDOM_BITS);
+    const make = (): Kernel => elementwise(`select(0.0, ${kept}, randomBits(p.seed, p.counter, p.offset + i) >= p.threshold)`, x ? ['x: f32'] : [], ['seed: u32', 'counter: u32', 'offset: u32', 'threshold: u32', 'keep: f32'], RANDOM_BITS);
     const threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
-    return this.make(shape, (out) => this.gpu.each(x ? 'dropout' : 'dropoutMask', make, x ? [x] : [], [out], [n, seed, counter, threshold, 1 / (1 - p)], n));
+    return this.make(shape, (out) => this.gpu.each(x ? 'dropout' : 'dropoutMask', make, x ? [x] : [], [out], [n, seed, counter, offset, threshold, 1 / (1 - p)], n));
   }
   override dropout(x: DeviceTensor, p: number, key: RandomKey): DeviceTensor {
     return this.masked(this.raw(x), x.shape, p, key);
