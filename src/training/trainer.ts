@@ -141,10 +141,16 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly checkpoints?: CheckpointOptions;
   /** Tokenizer, or whatever else writes its files beside the model's, put into every checkpoint. */
   readonly processingClass?: SavesItself;
-  /** Stops training at the next step boundary. */
+  /** Stops training at the next step boundary, and as it stays aborted, for good. One for a single loop: `steps(100, { signal })`. */
   readonly signal?: AbortSignal;
   /** Told about things that work but are probably not meant. Default: console.warn. */
   readonly onWarning?: (text: string) => void;
+}
+
+/** What holds for one call of `step()`, `steps()` or `evaluate()`. */
+export interface StepOptions {
+  /** Stops before the next step; the trainer goes on with a call that has another signal, or none. */
+  readonly signal?: AbortSignal;
 }
 
 /** What the next step will do. */
@@ -297,6 +303,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return [...this.taken.keys()].sort((a, b) => a - b);
   }
 
+  /** Frees the host's memory of the snapshots before these steps, or of all. A step without one is no error. */
+  forgetSnapshots(...steps: readonly number[]): void {
+    for (const step of steps.length > 0 ? steps : this.snapshots) this.taken.delete(step);
+  }
+
   /**
    * Goes back to the state before a step, exactly: the steps that follow repeat to the bit, unless something is changed. The history forgets what came after, and so do the snapshots.
    * @throws InvalidArgumentError when no snapshot was taken before that step
@@ -374,20 +385,20 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
    *   then as they were, and `step()` can be called again.
    */
-  async step(): Promise<StepRecord> {
+  async step({ signal }: StepOptions = {}): Promise<StepRecord> {
     const record = await this.alone(async () => {
-      await this.checkpoint();
+      await this.checkpoint(signal);
       return await this.runStep();
     });
     if (this.keeper.due(this.next, this.totalSteps)) {
-      if (this.keeper.wantsEvaluation(this.history, this.next)) await this.evaluate();
+      if (this.keeper.wantsEvaluation(this.history, this.next)) await this.evaluate(undefined, { signal });
       await this.save();
     }
     return record;
   }
 
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
-  async *steps(count = Math.max(0, this.totalSteps - this.next)): AsyncGenerator<StepRecord, void, undefined> {
+  async *steps(count = Math.max(0, this.totalSteps - this.next), options: StepOptions = {}): AsyncGenerator<StepRecord, void, undefined> {
     if (!(Number.isInteger(count) && count >= 0)) throw new InvalidArgumentError(`steps(${count}): it must be a whole number, 0 or more`);
     const run: LiveRun = { first: this.history.length, total: count, began: performance.now(), state: 'running', ended: undefined };
     this.run = run;
@@ -395,7 +406,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     let state: LiveRun['state'] = 'stopped';
     try {
       for (let i = 0; i < count; i++) {
-        const record = await this.step();
+        const record = await this.step(options);
         for (const view of this.views) view.update();
         yield record;
       }
@@ -430,11 +441,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Loss and metrics over a data set: no dropout, nothing quantized, nothing kept. The history notes them at the current step.
-   * @param options `ignoreSignal`: also after the trainer's signal has stopped training
+   * @param options `ignoreSignal`: also after the trainer's signal has stopped training; `signal`: stops this evaluation
+   * @throws InterruptedError; nothing is noted then
    */
-  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false } = {}): Promise<Evaluation> {
+  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false, signal }: StepOptions & { readonly ignoreSignal?: boolean } = {}): Promise<Evaluation> {
     if (!data || data.size === 0) throw new InvalidArgumentError('nothing to evaluate: give evaluate() a data set, or the trainer an `evaluation`');
-    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint(), this.blockBytes);
+    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, () => this.checkpoint(signal, ignoreSignal), this.blockBytes);
     this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
     return evaluation;
   }
@@ -795,10 +807,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** Lets the event loop turn, then stops if the run was interrupted. */
-  private async checkpoint(): Promise<void> {
+  private async checkpoint(signal?: AbortSignal, ignoreOwn = false): Promise<void> {
     await kernelCheckpoint();
-    if (this.options.signal?.aborted)
-      throw new InterruptedError(`training was stopped before step ${this.next}; the trainer can go on from there`, { cause: this.options.signal.reason });
+    const stopped = [signal, ignoreOwn ? undefined : this.options.signal].find((s) => s?.aborted);
+    if (stopped) throw new InterruptedError(`training was stopped before step ${this.next}; the trainer can go on from there`, { cause: stopped.reason });
   }
 
   private warn(text: string): void {
