@@ -2,7 +2,6 @@
  * Entry of the kernel: `node dist/kernel/main.cjs CONNECTION_FILE`. This thread runs the user's code; the sockets live in another
  * (ioThread.ts). Exit codes: 0 after a shutdown, 1 when it cannot start.
  */
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { version } from '../package.json';
@@ -10,6 +9,7 @@ import type { DisplayOptions, Formatter, KernelApi, MimeBundle } from '../src/in
 import { tableBundle } from '../src/inspect/tableHtml';
 import { ANSWERS, inspection } from './answers';
 import { Cell, InterruptError, runningCell, within } from './cell';
+import { readConnection } from './connection';
 import { bundleOf, encodeBytes } from './display';
 import { type ErrorContent, errorContent, textOf } from './errors';
 import type { FromIo, IoSetup, Request, ToIo } from './ioMessages';
@@ -23,7 +23,13 @@ if (!connectionFile) {
   process.stderr.write('usage: main.cjs CONNECTION_FILE (Jupyter starts the kernel; see `slimfit lab`)\n');
   process.exit(1);
 }
-const connection = JSON.parse(readFileSync(connectionFile, 'utf8')) as ConnectionInfo;
+let connection: ConnectionInfo;
+try {
+  connection = readConnection(connectionFile);
+} catch (error) {
+  process.stderr.write(`slimfit: the kernel cannot start: ${(error as Error).message}\n`);
+  process.exit(1);
+}
 /** The project: dist/kernel/main.cjs lies two folders below. */
 const HOME = path.resolve(__dirname, '../..');
 

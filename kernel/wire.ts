@@ -41,14 +41,16 @@ export interface Message {
 /** A message that is not answered: malformed, not signed by the key's owner, or played back. */
 export class WireError extends Error {}
 
-/** Signs and verifies messages with the connection's key. */
+/** Signs and verifies messages with the connection's key. @throws WireError without a key, or for another scheme */
 export class Wire {
   /** Identifies this side in the headers of its messages. */
   readonly session = randomUUID();
   private readonly seen = new Set<string>();
 
   constructor(private readonly connection: Pick<ConnectionInfo, 'key' | 'signature_scheme'>) {
-    const { signature_scheme: scheme = 'hmac-sha256' } = connection;
+    const { signature_scheme: scheme = 'hmac-sha256', key } = connection;
+    // The protocol lets a key be empty, and then takes every message for its owner's.
+    if (!key) throw new WireError('a key is needed: without one whoever reaches the ports could run code');
     if (scheme !== 'hmac-sha256') throw new WireError(`signature_scheme ${scheme} is not supported, only hmac-sha256`);
   }
 
@@ -58,14 +60,12 @@ export class Wire {
     if (at < 0 || frames.length < at + 6) throw new WireError('malformed message');
     const signature = frames[at + 1].toString('latin1');
     const parts = frames.slice(at + 2, at + 6);
-    if (this.connection.key) {
-      const want = Buffer.from(this.sign(parts));
-      const got = Buffer.from(signature, 'latin1');
-      if (want.length !== got.length || !timingSafeEqual(want, got)) throw new WireError('bad signature');
-      if (this.seen.has(signature)) throw new WireError('this message was received before');
-      this.seen.add(signature);
-      if (this.seen.size > REMEMBERED) this.seen.delete(this.seen.values().next().value!);
-    }
+    const want = Buffer.from(this.sign(parts));
+    const got = Buffer.from(signature, 'latin1');
+    if (want.length !== got.length || !timingSafeEqual(want, got)) throw new WireError('bad signature');
+    if (this.seen.has(signature)) throw new WireError('this message was received before');
+    this.seen.add(signature);
+    if (this.seen.size > REMEMBERED) this.seen.delete(this.seen.values().next().value!);
     let header: Header;
     let content: Record<string, unknown>;
     try {
@@ -86,7 +86,6 @@ export class Wire {
   }
 
   private sign(parts: readonly Uint8Array[]): string {
-    if (!this.connection.key) return '';
     const hmac = createHmac('sha256', this.connection.key);
     for (const p of parts) hmac.update(p);
     return hmac.digest('hex');

@@ -26,6 +26,7 @@ export type SlimFitErrorCode =
   | 'image-worker'
   | 'loss-not-finite'
   | 'gradient-not-finite'
+  | 'step-partly-applied'
   | 'interrupted'
   | 'download-failed'
   | 'hub-access'
@@ -240,6 +241,23 @@ export class GradientNotFiniteError extends SlimFitError {
     readonly parameters: readonly string[],
   ) {
     super('gradient-not-finite', message);
+  }
+}
+
+/**
+ * A step failed in the middle of its updates (out of memory, say): some weights and moments are those after it, others those before. `cause` is what failed. The trainer takes no further step and saves nothing
+ * until `rewind` has taken it back; a checkpoint on the disk is whole.
+ */
+export class StepPartlyAppliedError extends SlimFitError {
+  constructor(
+    message: string,
+    /** Number of the step. */
+    readonly step: number,
+    /** Names of the parameters that were updated, in that order; one more may have been. */
+    readonly updated: readonly string[],
+    options?: ErrorOptions,
+  ) {
+    super('step-partly-applied', message, options);
   }
 }
 

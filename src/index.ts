@@ -68,7 +68,7 @@ export { policyOf, POLICIES, POLICY_NAMES, type PolicyEntry, type PolicyName, ty
 
 // Training.
 export { evaluate, predict, SlimFitTrainer } from './training/trainer';
-export type { Evaluation, StepPreview, TrainerOptions } from './training/trainer';
+export type { Evaluation, StepOptions, StepPreview, TrainerOptions } from './training/trainer';
 export { fromRecipe, type FromRecipeOptions, type RecipeRun } from './training/fromRecipe';
 export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, type ImageRecipe, type Recipe, type SquadRecipe } from './training/recipes';
 export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';

@@ -10,6 +10,7 @@ const USAGE = `slimfit ${version}: fine-tune transformers with layer freezing
   slimfit train --model DIR --task NAME …       fine-tune without a notebook (slimfit train --help)
   slimfit study init|run|list|status|table|figure FOLDER …   policies, freeze rates and seeds beside each other (slimfit study --help)
   slimfit plan --recipe NAME [--budget BYTES]   the memory of a training step, and what fits (slimfit plan --help)
+  slimfit licences                              what is installed with SlimFit, and under which licence
   slimfit kernel install|uninstall|list [--user | --prefix DIR | --sys-prefix]
 `;
 
@@ -31,6 +32,8 @@ async function main(argv: readonly string[]): Promise<number> {
       return (await import('./plan')).plan(args);
     case 'kernel':
       return (await import('./kernel')).kernel(args);
+    case 'licences':
+      return (await import('./licences')).licences();
     case '--version':
       process.stdout.write(`${version}\n`);
       return 0;

@@ -2,6 +2,7 @@
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidArgumentError } from '../errors';
+import { checkPlainName } from '../hub/names';
 import type { Predictions } from '../models/model';
 import { type GlueTask, type UnlabelledExample, writtenLabels } from './glue';
 import { argmaxRows } from './metrics';
@@ -37,8 +38,9 @@ export function glueSubmission(task: GlueTask, ids: readonly string[], { logits,
   return ['index\tprediction', ...ids.map((id, i) => `${id}\t${values[i]}`), ''].join('\n');
 }
 
-/** Writes a submission into a folder; the file appears whole or not at all. @returns the file */
+/** Writes a submission into a folder; the file appears whole or not at all. @returns the file @throws UnsafeFileNameError for anything but a plain file name */
 export function writeGlueSubmission(folder: string, fileName: string, text: string): string {
+  checkPlainName(fileName, 'the submission');
   mkdirSync(folder, { recursive: true });
   const file = path.join(folder, fileName);
   writeFileSync(`${file}.tmp`, text);

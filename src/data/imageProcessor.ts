@@ -5,6 +5,7 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CheckpointError, FileMissingError, InvalidArgumentError, UnsupportedModelError } from '../errors';
+import { refuseRemoteCode } from '../hub/remoteCode';
 import type { Resampling } from './pixels/resample';
 import { centerBox, type ImageSize, type Rgb } from './pixels/rgbImage';
 
@@ -92,6 +93,7 @@ export function readImageProcessor(folder: string): ImageTransform {
     throw new CheckpointError(`${file}: no JSON: ${(cause as Error).message}`, { cause });
   }
   if (!json || typeof json !== 'object' || Array.isArray(json)) throw new CheckpointError(`${file}: no JSON object`);
+  refuseRemoteCode(json as Json, file);
   return parseImageProcessor(json as Json);
 }
 

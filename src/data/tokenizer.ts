@@ -7,6 +7,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { BPE, Normalizer, PreTokenizer, Tokenizer as WordPiece, WordPiece as WordPieceModel } from '@huggingface/tokenizers';
 import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLongError, UnsupportedModelError } from '../errors';
+import { refuseRemoteCode } from '../hub/remoteCode';
 import { alignBertText, type BertTextOptions, bertWords, normalizeBertText, splitBertText } from './bertText';
 import { ByteLevelBpe } from './byteLevelBpe';
 import { robertaTokenizerJson } from './robertaVocabulary';
@@ -78,11 +79,12 @@ export class Tokenizer {
 
   /**
    * Reads `tokenizer.json`, else `vocab.txt` (with `do_lower_case` of `tokenizer_config.json`), else RoBERTa's `vocab.json` and `merges.txt`.
-   * @throws FileMissingError, CheckpointError
+   * @throws FileMissingError, CheckpointError, UnsupportedModelError when it wants code of its repository run
    */
   static fromFolder(folder: string): Tokenizer {
     const file = (name: string) => path.join(folder, name);
     const settings = existsSync(file('tokenizer_config.json')) ? readJson(file('tokenizer_config.json')) : {};
+    refuseRemoteCode(settings, file('tokenizer_config.json'));
     if (existsSync(file('tokenizer.json'))) {
       const json = readJson(file('tokenizer.json'));
       const normalizer = json.normalizer as { lowercase?: boolean } | undefined;

@@ -149,6 +149,22 @@ export abstract class BaseEngine<Raw> {
     return result;
   }
 
+  attempt<R>(fn: () => R): R {
+    const made = new Set<Handle<Raw>>();
+    this.scopes.push(made);
+    try {
+      const result = fn();
+      this.scopes.pop();
+      const outer = this.scopes.at(-1);
+      if (outer) for (const h of made) outer.add(h);
+      return result;
+    } catch (error) {
+      this.scopes.pop();
+      for (const h of [...made]) if (h.category === 'workspace') this.free(h);
+      throw error;
+    }
+  }
+
   memory(): MemoryReport {
     return {
       live: { ...this.liveBytes },

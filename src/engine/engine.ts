@@ -199,6 +199,8 @@ export interface Engine {
    * categories, and those made by an outer scope, stay. Also frees when `fn` throws.
    */
   scope<R>(fn: () => R): R;
+  /** Runs `fn` as if it stood by itself; only when it throws, every workspace tensor that it made is freed. For long passes, whose tensors have owners of their own when all goes well. */
+  attempt<R>(fn: () => R): R;
   memory(): MemoryReport;
   /** Sets every peak to what is alive now. */
   resetPeak(): void;

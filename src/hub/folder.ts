@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import path from 'node:path';
 import { CheckpointError, CheckpointKeysError, FileMissingError, ShapeError } from '../errors';
 import { checkPlainName } from './names';
+import { refuseRemoteCode } from './remoteCode';
 import { readSafetensors, type StoredTensor, writeSafetensorsFrom } from './safetensors';
 
 /** The weights in one file. */
@@ -38,17 +39,19 @@ function canonical(name: string): string {
   return name.replace(/LayerNorm\.gamma$/, 'LayerNorm.weight').replace(/LayerNorm\.beta$/, 'LayerNorm.bias');
 }
 
-/** Reads `config.json`. @throws FileMissingError, CheckpointError */
+/** Reads `config.json`. @throws FileMissingError, CheckpointError, UnsupportedModelError when it wants code of its repository run */
 export function readConfig(folder: string): Record<string, unknown> {
   const file = path.join(folder, 'config.json');
   if (!existsSync(file)) throw new FileMissingError(`no config.json in ${folder}: is it a Hugging Face model folder? One from the hub is fetched by await hub('bert-base-cased')`);
+  let json: unknown;
   try {
-    const json: unknown = JSON.parse(readFileSync(file, 'utf8'));
-    if (json && typeof json === 'object' && !Array.isArray(json)) return json as Record<string, unknown>;
+    json = JSON.parse(readFileSync(file, 'utf8'));
   } catch (cause) {
     throw new CheckpointError(`${file}: no JSON: ${(cause as Error).message}`, { cause });
   }
-  throw new CheckpointError(`${file}: no JSON object`);
+  if (!json || typeof json !== 'object' || Array.isArray(json)) throw new CheckpointError(`${file}: no JSON object`);
+  refuseRemoteCode(json as Record<string, unknown>, file);
+  return json as Record<string, unknown>;
 }
 
 /** Weight names by shard. @throws CheckpointError, UnsafeFileNameError */

@@ -3,8 +3,9 @@ import { type ColumnTable, table } from 'arquero';
 import { InvalidArgumentError } from '../errors';
 import type { History } from '../training/history';
 import { columnMean, historyOf, layerNames, rowsHeight, type Run, stepColumns, stepLine, withLayerRows } from './axes';
-import { Figure } from './figure';
+import { type Figure, figureOfText } from './figure';
 import { modelPart } from './layerNames';
+import { asText } from './markup';
 import { baseLayout, COLOURS, SERIES_COLOURS } from './palette';
 import { tableBundle } from './tableHtml';
 import type { Trace } from './staticSvg';
@@ -67,7 +68,7 @@ export class RunComparison {
   activationMemory(): Figure {
     const mib = (values: Float64Array) => values.map((v) => v / MIB);
     const plain = this.overSteps((h) => mib(h.column('fullActivationBytes')), '%{y:.2f} MiB in plain fine-tuning', 'dash').filter((t) => (t.y as number[]).some(Number.isFinite));
-    return new Figure({
+    return figureOfText({
       data: [...this.overSteps((h) => mib(h.column('activationBytes')), '%{y:.2f} MiB kept'), ...plain.slice(0, 1).map((t) => ({ ...t, name: 'plain fine-tuning', line: { color: COLOURS.grey, dash: 'dash' } }))],
       layout: baseLayout('Activations kept for backward', 'step', 'MiB', 360),
     });
@@ -80,9 +81,9 @@ export class RunComparison {
       const parts = new Map<string, number>();
       for (const r of history.activations().objects() as { step: number; module: string; bytes: number }[])
         if (r.step === last) parts.set(modelPart(r.module), (parts.get(modelPart(r.module)) ?? 0) + r.bytes / MIB);
-      return { type: 'bar', name, x: [...parts.keys()], y: [...parts.values()], marker: { color }, hovertemplate: `${name}, step ${last}<br>%{x}: %{y:.3f} MiB<extra></extra>` };
+      return { type: 'bar', name, x: [...parts.keys()], y: [...parts.values()], marker: { color }, hovertemplate: `${asText(name)}, step ${last}<br>%{x}: %{y:.3f} MiB<extra></extra>` };
     });
-    return new Figure({ data, layout: { ...baseLayout('Activations kept for backward in the last step', '', 'MiB', 360), barmode: 'group' } });
+    return figureOfText({ data, layout: { ...baseLayout('Activations kept for backward in the last step', '', 'MiB', 360), barmode: 'group' } });
   }
 
   /** Peak of the device memory within each step. */
@@ -99,10 +100,10 @@ export class RunComparison {
   metric(metric: string): Figure {
     const data = this.runs.flatMap(({ name, history, color }) => {
       const rows = (history.evaluations().objects() as { step: number; metric: string; value: number }[]).filter((r) => r.metric === metric);
-      return rows.length === 0 ? [] : [{ ...stepLine(name, rows.map((r) => r.step), rows.map((r) => r.value), color, `${name}: ${metric} %{y:.4f}`), mode: 'lines+markers' }];
+      return rows.length === 0 ? [] : [{ ...stepLine(name, rows.map((r) => r.step), rows.map((r) => r.value), color, `${asText(name)}: ${asText(metric)} %{y:.4f}`), mode: 'lines+markers' }];
     });
     if (data.length === 0) throw new InvalidArgumentError(`no run was evaluated for '${metric}': ${[...new Set(this.runs.flatMap((r) => Array.from(r.history.evaluations().array('metric') as string[])))].join(', ') || 'none was evaluated'}`);
-    return new Figure({ data, layout: baseLayout(`Evaluation: ${metric}`, 'steps done', metric, 340) });
+    return figureOfText({ data, layout: baseLayout(`Evaluation: ${metric}`, 'steps done', metric, 340) });
   }
 
   /** Share of the steps in which each layer trained. */
@@ -124,21 +125,21 @@ export class RunComparison {
     return this.runs.map(({ name, history, color }) => {
       const columns = stepColumns(history);
       const all = values(history);
-      return stepLine(name, columns.map((c) => c.step), columns.map((c) => columnMean(all, c)), color, `${name}: ${hover}`, { line: { dash } });
+      return stepLine(name, columns.map((c) => c.step), columns.map((c) => columnMean(all, c)), color, `${asText(name)}: ${hover}`, { line: { dash } });
     });
   }
 
   private lines(title: string, unit: string, hover: string, values: (h: History) => Float64Array): Figure {
-    return new Figure({ data: this.overSteps(values, hover), layout: { ...baseLayout(title, 'step', unit, 340), showlegend: true } });
+    return figureOfText({ data: this.overSteps(values, hover), layout: { ...baseLayout(title, 'step', unit, 340), showlegend: true } });
   }
 
   private byLayer(title: string, unit: string, value: (h: History, layer: number) => number, hover: string, type = 'linear'): Figure {
     const names = [...new Set(this.runs.flatMap((r) => layerNames(r.history.freezableLayers)))];
     const layout = withLayerRows(baseLayout(title, unit, '', rowsHeight(names.length)), names);
-    return new Figure({
+    return figureOfText({
       data: this.runs.map(({ name, history, color }) => {
         const shown = history.freezableLayers.map((l) => ({ l, v: value(history, l.index) })).filter(({ v }) => Number.isFinite(v));
-        return { type: 'scatter', mode: 'markers', name, x: shown.map((s) => s.v), y: layerNames(shown.map((s) => s.l)), marker: { color, size: 7 }, hovertemplate: `${name}<br>%{y}<br>${hover}<extra></extra>` };
+        return { type: 'scatter', mode: 'markers', name, x: shown.map((s) => s.v), y: layerNames(shown.map((s) => s.l)), marker: { color, size: 7 }, hovertemplate: `${asText(name)}<br>%{y}<br>${hover}<extra></extra>` };
       }),
       layout: { ...layout, xaxis: { ...(layout.xaxis as object), type }, showlegend: true },
     });

@@ -1,13 +1,14 @@
 /**
  * A Plotly figure that shows itself in a notebook. The page loads plotly.js once, from the kernelspec's folder on the same Jupyter server, then from a CDN; where no script runs, the
- * static picture inside stays.
+ * static picture inside stays. Texts of a figure are Plotly's markup; those of our own figures, which come from runs and data, are escaped (`figureOfText`).
  */
 import { randomUUID } from 'node:crypto';
+import { asText, withoutMarkup } from './markup';
 import { baseLayout, CIVIDIS, COLOURS } from './palette';
 import { staticSvg, type Trace } from './staticSvg';
 
-/** Version of plotly.js that pages load when the Jupyter server does not have it. */
-const PLOTLY_CDN = 'https://cdn.plot.ly/plotly-3.1.0.min.js';
+/** What pages load when the Jupyter server does not have plotly.js: the file of the npm package, which is run only if it has this hash (of plotly.js-dist-min 3.1.0 as the registry has it). */
+const PLOTLY_CDN = { url: 'https://cdn.jsdelivr.net/npm/plotly.js-dist-min@3.1.0/plotly.min.js', integrity: 'sha384-DAxS2fhSGacPW3IdpTjDpu+KotwjM8aHsfrkZRnfYyJIhAHoDav7jAJ+NmYcp6PL' } as const;
 
 /** Data and layout, as Plotly takes them. */
 export interface FigureSpec {
@@ -35,18 +36,18 @@ export class Figure {
   /** HTML that draws itself. */
   toHtml(): string {
     const id = `slimfit-${randomUUID()}`;
-    const height = (this.layout.height as number | undefined) ?? 360;
+    const height = Number(this.layout.height) || 360;
     const picture = `data:image/svg+xml;base64,${Buffer.from(this.toSvg()).toString('base64')}`;
     const spec = scriptJson({ data: this.data.map(plain), layout: plain(this.layout) });
-    return `<div id="${id}" style="min-height:${height}px"><img alt="${String(this.titleText).replace(/[&"<>]/g, ' ')}" style="max-width:100%" src="${picture}"></div>
+    return `<div id="${id}" style="min-height:${height}px"><img alt="${this.titleText.replace(/[&"<>]/g, ' ')}" style="max-width:100%" src="${picture}"></div>
 <script type="text/javascript">(function(){
 var id=${scriptJson(id)},fig=${spec};
 function base(){var e=document.getElementById('jupyter-config-data');try{return e?JSON.parse(e.textContent).baseUrl:null}catch(_){return null}}
-function load(url){return new Promise(function(ok,no){var s=document.createElement('script'),d=window.define;s.src=url;
+function load(url,hash){return new Promise(function(ok,no){var s=document.createElement('script'),d=window.define;s.src=url;if(hash){s.crossOrigin='anonymous';s.integrity=hash}
 s.onload=function(){if(d)window.define=d;window.Plotly?ok(window.Plotly):no(new Error(url))};s.onerror=function(){if(d)window.define=d;no(new Error(url))};
 if(d&&d.amd)window.define=undefined;document.head.appendChild(s)})}
-var urls=[],b=base();if(b)urls.push(b.replace(/\\/?$/,'/')+'kernelspecs/slimfit/plotly.min.js');urls.push(${scriptJson(PLOTLY_CDN)});
-window.slimfitPlotly=window.slimfitPlotly||(window.Plotly?Promise.resolve(window.Plotly):urls.reduce(function(p,u){return p.catch(function(){return load(u)})},Promise.reject()));
+var urls=[],b=base();if(b)urls.push([b.replace(/\\/?$/,'/')+'kernelspecs/slimfit/plotly.min.js']);urls.push(${scriptJson([PLOTLY_CDN.url, PLOTLY_CDN.integrity])});
+window.slimfitPlotly=window.slimfitPlotly||(window.Plotly?Promise.resolve(window.Plotly):urls.reduce(function(p,u){return p.catch(function(){return load(u[0],u[1])})},Promise.reject()));
 window.slimfitPlotly.then(function(P){var el=document.getElementById(id);if(!el)return;el.replaceChildren();
 return P.newPlot(el,fig.data,fig.layout,{responsive:true,displaylogo:false}).then(function(){
 if(window.ResizeObserver)new ResizeObserver(function(){if(el.isConnected&&el.clientWidth)P.Plots.resize(el)}).observe(el)})}).catch(function(){});
@@ -60,8 +61,22 @@ if(window.ResizeObserver)new ResizeObserver(function(){if(el.isConnected&&el.cli
 
   private get titleText(): string {
     const title = this.layout.title as { text?: string } | string | undefined;
-    return (typeof title === 'string' ? title : title?.text) || 'untitled';
+    return withoutMarkup(String((typeof title === 'string' ? title : title?.text) || 'untitled'));
   }
+}
+
+/** A figure whose names, texts, categories and titles are text and no markup. Hover templates are markup: what they hold of data goes through `asText`. */
+export function figureOfText({ data, layout }: FigureSpec): Figure {
+  const one = (v: unknown): unknown => (typeof v === 'string' ? asText(v) : Array.isArray(v) ? v.map(one) : v);
+  const some = <T extends object>(o: T, keys: readonly string[]): T => ({ ...o, ...Object.fromEntries(Object.entries(o).filter(([k]) => keys.includes(k)).map(([k, v]) => [k, one(v)])) });
+  const titled = (o: unknown): unknown => {
+    if (!o || typeof o !== 'object') return o;
+    const { title } = o as { title?: unknown };
+    const escaped = some(o, ['categoryarray', 'tickvals', 'ticktext']) as Record<string, unknown>;
+    return title === undefined ? escaped : { ...escaped, title: typeof title === 'string' ? asText(title) : some(title as object, ['text']) };
+  };
+  const axes = Object.fromEntries(Object.entries(layout ?? {}).map(([k, v]) => [k, /^[xy]axis\d*$/.test(k) ? titled(v) : v]));
+  return new Figure({ data: data.map((t) => some(t, ['name', 'text', 'x', 'y'])), layout: titled(axes) as Readonly<Record<string, unknown>> });
 }
 
 /** A layout over our own: no background, mid-grey text, colours for the colour-blind. */

@@ -1,6 +1,6 @@
 /** Figures of freeze decisions: which layer trained when, how often, and the bytes that freezing saved. */
 import { historyOf, layerNames, legendEntry, rowsHeight, type Run, stepColumns, withLayerRows } from './axes';
-import { Figure } from './figure';
+import { type Figure, figureOfText } from './figure';
 import { baseLayout, COLOURS } from './palette';
 import { formatBytes, MIB } from '../units';
 
@@ -31,7 +31,7 @@ export function freezeMapFigure(run: Run): Figure {
       text[index][c] = bytes ? `${what}, ${share === 0 ? 'saves' : 'freezing saves'} ${bytes}` : what;
     });
   });
-  return new Figure({
+  return figureOfText({
     data: [
       {
         type: 'heatmap',
@@ -65,7 +65,7 @@ export function timesTrainedFigure(run: Run): Figure {
   const n = history.length;
   const times = layers.map((l) => history.trainingOf(l.index).times);
   const layout = withLayerRows(baseLayout(`How often each layer trained in ${n} steps`, 'steps in which it trained', '', rowsHeight(layers.length)), names);
-  return new Figure({
+  return figureOfText({
     data: [
       {
         type: 'bar',
@@ -95,5 +95,5 @@ export function freezingSavesFigure(run: Run): Figure {
   }
   const bar = (name: string, x: readonly number[], color: string) => ({ type: 'bar', orientation: 'h', name, x, y: names, marker: { color }, hovertemplate: `%{y}<br>${name} %{x:.3f} MiB a step<extra></extra>` });
   const layout = withLayerRows(baseLayout('Bytes that freezing saved and training cost, mean over all steps', 'MiB a step', '', rowsHeight(layers.length)), names);
-  return new Figure({ data: [bar('saved by freezing', saved, COLOURS.sky), bar('kept for training', spent, COLOURS.blue)], layout: { ...layout, barmode: 'stack' } });
+  return figureOfText({ data: [bar('saved by freezing', saved, COLOURS.sky), bar('kept for training', spent, COLOURS.blue)], layout: { ...layout, barmode: 'stack' } });
 }

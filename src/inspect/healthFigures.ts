@@ -2,8 +2,9 @@
 import { InvalidArgumentError } from '../errors';
 import type { GradientComparison } from '../training/gradients';
 import { historyOf, rowsHeight, type Run, withLayerRows } from './axes';
-import { Figure } from './figure';
+import { type Figure, figureOfText } from './figure';
 import { shortLayerName } from './layerNames';
+import { asText } from './markup';
 import { baseLayout, COLOURS } from './palette';
 
 interface ErrorRow {
@@ -43,7 +44,7 @@ export function encodingErrorFigure(run: Run, options: { readonly step?: number 
     marker: { color, symbol, size: 8 },
     hovertemplate: `%{y} (%{text}), step ${rows[0].step}<br>${name}: %{x:.3f} %<extra></extra>`,
   });
-  return new Figure({
+  return figureOfText({
     data: [dots('relative error', 'relativeError', COLOURS.blue, 'circle'), dots('lost to 0', 'zeroed', COLOURS.orange, 'square'), dots('clipped', 'clipped', COLOURS.vermilion, 'x')],
     layout: withLayerRows(baseLayout(`What the encodings did to the values in step ${rows[0].step}`, '% (of the values; of the norm for the relative error)', '', rowsHeight(names.length)), names),
   });
@@ -59,7 +60,7 @@ export function gradientErrorFigure(comparison: GradientComparison): Figure {
   const kinds = [...new Set(rows.map((e) => e.encodings))];
   const colours = [COLOURS.vermilion, COLOURS.blue, COLOURS.sky, COLOURS.green, COLOURS.orange, COLOURS.purple];
   const layout = withLayerRows(baseLayout(`Error of the gradient of step ${comparison.step}, against exact activations`, '‖g′ − g‖ / ‖g‖ in %', '', rowsHeight(names.length)), names);
-  return new Figure({
+  return figureOfText({
     data: kinds.map((kind, i) => {
       const own = rows.filter((e) => e.encodings === kind);
       return {
@@ -70,7 +71,7 @@ export function gradientErrorFigure(comparison: GradientComparison): Figure {
         y: own.map((e) => shortLayerName(e.parameter)),
         text: own.map((e) => e.cosine.toFixed(4)),
         marker: { color: colours[i % colours.length], size: i === 0 ? 9 : 6, symbol: i === 0 ? 'diamond' : 'circle' },
-        hovertemplate: `%{y}, step ${comparison.step}<br>${kind}<br>relative error %{x:.2f} %, cosine %{text}<extra></extra>`,
+        hovertemplate: `%{y}, step ${comparison.step}<br>${asText(kind)}<br>relative error %{x:.2f} %, cosine %{text}<extra></extra>`,
       };
     }),
     layout,

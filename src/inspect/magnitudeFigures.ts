@@ -1,7 +1,7 @@
 /** Figures of update magnitudes: mean |ΔW/W| of each layer in its last training step, what inter-layer scheduling goes by (paper §3.1). */
 import type { LayerKind } from '../freezing/layer';
 import { historyOf, layerNames, rowsHeight, type Run, stepColumns, withLayerRows } from './axes';
-import { Figure } from './figure';
+import { type Figure, figureOfText } from './figure';
 import { baseLayout, CIVIDIS, COLOURS } from './palette';
 
 const drawable = (d: number) => d > 0 && Number.isFinite(d);
@@ -21,7 +21,7 @@ export function updateMagnitudeFigure(run: Run): Figure {
       });
     }
   });
-  return new Figure({
+  return figureOfText({
     data: [
       {
         type: 'heatmap',
@@ -92,7 +92,7 @@ export function updateMagnitudeByKindFigure(run: Run): Figure {
     ];
   });
   const layout = baseLayout('Update magnitude by kind of layer, and its median', 'step', 'mean |ΔW/W|', 380);
-  return new Figure({ data, layout: { ...layout, yaxis: { ...(layout.yaxis as object), type: 'log', exponentformat: 'power' } } });
+  return figureOfText({ data, layout: { ...layout, yaxis: { ...(layout.yaxis as object), type: 'log', exponentformat: 'power' } } });
 }
 
 /** The update magnitudes as they stand: each layer's last one, largest first. Those at the top train next; a layer that has not trained yet stands far to the right with its initial draw. */
@@ -120,7 +120,7 @@ export function updateMagnitudeDistributionFigure(run: Run): Figure {
     };
   };
   const layout = withLayerRows(baseLayout(`Update magnitudes after step ${step}, largest first`, 'mean |ΔW/W|', '', rowsHeight(sorted.length)), names);
-  return new Figure({
+  return figureOfText({
     data: [
       group(`trained in step ${step}`, COLOURS.blue, (l) => trained[l] === 1),
       group('frozen', COLOURS.grey, (l) => trained[l] === 0 && history.trainingOf(l).times > 0),

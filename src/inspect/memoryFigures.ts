@@ -3,8 +3,9 @@ import { CATEGORIES, type Category } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { History } from '../training/history';
 import { columnMean, historyOf, type Run, type StepColumn, stepColumns, stepLine } from './axes';
-import { Figure } from './figure';
+import { type Figure, figureOfText } from './figure';
 import { modelPart, shortLayerName } from './layerNames';
+import { asText } from './markup';
 import { baseLayout, COLOURS } from './palette';
 import type { Trace } from './staticSvg';
 import { formatBytes, MIB } from '../units';
@@ -71,7 +72,7 @@ export function activationMemoryFigure(run: Run, options: { readonly step?: numb
     x: parts,
     y: parts.map((p) => sum(byPart.get(p)!.filter((row) => kindOf(row) === kind)) / MIB),
     marker: { color: kindColour(kind) },
-    hovertemplate: `%{x}, step ${step}<br>${kind}: %{y:.3f} MiB<extra></extra>`,
+    hovertemplate: `%{x}, step ${step}<br>${asText(kind)}: %{y:.3f} MiB<extra></extra>`,
   }));
   const full = (history.fullActivations().objects() as { step: number; part: string; bytes: number }[]).filter((row) => row.step === step);
   const beside: Trace[] =
@@ -89,7 +90,7 @@ export function activationMemoryFigure(run: Run, options: { readonly step?: numb
           },
         ];
   const layout = baseLayout(`Activations kept for backward in step ${step}: ${formatBytes(sum(rows))}`, '', 'MiB', 400);
-  return new Figure({ data: [...slim, ...beside], layout: { ...layout, barmode: 'stack' } });
+  return figureOfText({ data: [...slim, ...beside], layout: { ...layout, barmode: 'stack' } });
 }
 
 /** Bytes kept for backward in each step, stacked by role and encoding, under the line of plain fine-tuning. */
@@ -107,12 +108,12 @@ export function activationMemoryOverStepsFigure(run: Run): Figure {
       const c = columnOf.get(row.step)!;
       y[place.get(c)!] += row.bytes / MIB / (c.to - c.from);
     }
-    return { type: 'bar', name: kind, x, y, marker: { color: kindColour(kind), line: { width: 0 } }, hovertemplate: `step %{x}<br>${kind}: %{y:.3f} MiB<extra></extra>` };
+    return { type: 'bar', name: kind, x, y, marker: { color: kindColour(kind), line: { width: 0 } }, hovertemplate: `step %{x}<br>${asText(kind)}: %{y:.3f} MiB<extra></extra>` };
   });
   const full = columns.map((c) => columnMean(history.column('fullActivationBytes'), c) / MIB);
   const line = full.some(Number.isFinite) ? [stepLine('plain fine-tuning', x, full, COLOURS.grey, 'plain fine-tuning: %{y:.3f} MiB', { line: { dash: 'dash' } })] : [];
   const layout = baseLayout('Activations kept for backward', 'step', 'MiB', 400);
-  return new Figure({ data: [...bars, ...line], layout: { ...layout, barmode: 'stack', bargap: 0 } });
+  return figureOfText({ data: [...bars, ...line], layout: { ...layout, barmode: 'stack', bargap: 0 } });
 }
 
 /**
@@ -142,7 +143,7 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
   const peakAt = course.reduce((best, p, i) => (p.activationBytes > course[best].activationBytes ? i : best), 0);
   const peak = course[peakAt].activationBytes;
   const layout = baseLayout(`Memory over the course of step ${step}`, `${rounds > 1 ? `${rounds} micro-batches, each forward and` : `forward until ${turn < 0 ? course.length : turn}, then`} backward: activations kept and let go, in order`, 'MiB', 380);
-  return new Figure({
+  return figureOfText({
     data: [
       line('kept activations', 'activationBytes', COLOURS.orange),
       line('everything on the device', 'deviceBytes', COLOURS.blue),
@@ -153,7 +154,7 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
         x: [peakAt],
         y: [peak / MIB],
         marker: { color: COLOURS.vermilion, size: 9, symbol: 'diamond' },
-        hovertemplate: `step ${step}, ${labels[peakAt]}<br>peak: %{y:.3f} MiB<extra></extra>`,
+        hovertemplate: `step ${step}, ${asText(labels[peakAt])}<br>peak: %{y:.3f} MiB<extra></extra>`,
       },
     ],
     layout: { ...layout, yaxis: { ...(layout.yaxis as object), rangemode: 'tozero' } },
@@ -169,7 +170,7 @@ export function deviceMemoryFigure(run: Run): Figure {
   const columns = stepColumns(history);
   const x = columns.map((c) => c.step);
   const mean = (values: Float64Array) => columns.map((c) => columnMean(values, c) / MIB);
-  return new Figure({
+  return figureOfText({
     data: [
       ...CATEGORIES.map((c) => stepLine(c, x, mean(history.memory(c, 'peak')), CATEGORY_COLOURS[c], `${c}: peak %{y:.2f} MiB`)),
       stepLine('all together', x, mean(history.column('totalPeakBytes')), COLOURS.vermilion, 'peak of all %{y:.2f} MiB', { line: { dash: 'dash' } }),

@@ -2,6 +2,7 @@
  * A static picture of a figure: what GitHub, nbconvert and untrusted notebooks show. Draws the few kinds of traces that our figures have (scatter, bar, heatmap) without a
  * browser.
  */
+import { withoutMarkup } from './markup';
 import { CIVIDIS, COLOURS } from './palette';
 import { escapeHtml } from './tableHtml';
 
@@ -32,7 +33,7 @@ const DRAWN = new Set<unknown>(['scatter', 'bar', 'heatmap', undefined]);
 export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<string, unknown>>): string {
   const data = traces.filter((t) => DRAWN.has(t.type)).map(completed);
   const notDrawn = [...new Set(traces.filter((t) => !DRAWN.has(t.type)).map((t) => String(t.type)))];
-  const height = (layout.height as number | undefined) ?? 360;
+  const height = Number(layout.height) || 360;
   const titleOf = (o: unknown): string => {
     const t = (o as { title?: { text?: string } | string } | undefined)?.title;
     return typeof t === 'string' ? t : (t?.text ?? '');
@@ -61,7 +62,7 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
     else if (t.type === 'bar') parts.push(bars(t, x, y, stacked ? bases : new Map(), layout.barmode === 'group' ? { place: grouped.indexOf(t), of: grouped.length } : { place: 0, of: 1 }));
     else parts.push(line(t, x, y));
   }
-  const upright = (text: string, at: number) => `<text transform="translate(${at} ${(box.top + box.bottom) / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(text)}</text>`;
+  const upright = (text: string, at: number) => `<text transform="translate(${at} ${(box.top + box.bottom) / 2}) rotate(-90)" text-anchor="middle">${shown(text)}</text>`;
   if (second.length > 0) {
     const y2 = axisOf(second.flatMap((t) => list(t.y)), layout.yaxis2, box.bottom, box.top, valueExtent(second, 'y', false));
     for (const t of second) parts.push(line(t, x, y2));
@@ -76,7 +77,7 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
       at += legendWidth(t);
     }
   });
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" ${FONT}><text x="${box.left}" y="22" font-size="15">${escapeHtml(titleOf(layout))}</text>${parts.join('')}${label(
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" ${FONT}><text x="${box.left}" y="22" font-size="15">${shown(titleOf(layout))}</text>${parts.join('')}${label(
     titleOf(layout.xaxis),
     (box.left + box.right) / 2,
     height - 10,
@@ -102,7 +103,9 @@ function wrapLegend(named: readonly Trace[]): Trace[][] {
 }
 
 const r = (n: number): string => n.toFixed(1);
-const label = (text: string, x: number, y: number, anchor: string): string => `<text x="${r(x)}" y="${r(y)}" text-anchor="${anchor}">${escapeHtml(text)}</text>`;
+/** Plotly's text as text of the picture. */
+const shown = (text: unknown): string => escapeHtml(withoutMarkup(String(text)));
+const label = (text: string, x: number, y: number, anchor: string): string => `<text x="${r(x)}" y="${r(y)}" text-anchor="${anchor}">${shown(text)}</text>`;
 
 /** A trace with the coordinates and colours that Plotly would give it. */
 function completed(t: Trace, index: number): Trace {
@@ -211,8 +214,8 @@ function line(t: Trace, x: Axis, y: Axis): string {
     if (text) dots.push(label(text, at[0] + 6, at[1] - 6, 'start'));
   });
   const { width = 1.8, dash = 'solid' } = symbolOf(t) ? ((t.line ?? {}) as { width?: number; dash?: string }) : {};
-  const dashes = DASHES[dash] ? ` stroke-dasharray="${DASHES[dash]}"` : '';
-  const lines = mode.includes('lines') ? runs.filter((run) => run.length > 1).map((run) => `<polyline fill="none" stroke="${colour}" stroke-width="${width}"${dashes} points="${run.join(' ')}"/>`) : [];
+  const dashes = Object.hasOwn(DASHES, dash) ? ` stroke-dasharray="${DASHES[dash]}"` : '';
+  const lines = mode.includes('lines') ? runs.filter((run) => run.length > 1).map((run) => `<polyline fill="none" stroke="${colour}" stroke-width="${Number(width)}"${dashes} points="${run.join(' ')}"/>`) : [];
   return [...lines, ...dots].join('');
 }
 
@@ -241,7 +244,8 @@ function markerAt(t: Trace, x: number, y: number, point: number): string {
   const { size = 6 } = t.marker as { size?: number };
   const colour = colourOf(t, point);
   const paint = symbol.endsWith('-open') ? `fill="none" stroke="${colour}" stroke-width="1.5"` : `fill="${colour}"`;
-  const corners = CORNERS[symbol.replace(/-open$/, '')];
+  const form = symbol.replace(/-open$/, '');
+  const corners = Object.hasOwn(CORNERS, form) ? CORNERS[form] : undefined;
   const radius = (typeof size === 'number' ? size : 6) / 2;
   return corners ? `<polygon points="${corners.map(([dx, dy]) => `${r(x + dx * radius)},${r(y + dy * radius)}`).join(' ')}" ${paint}/>` : `<circle cx="${r(x)}" cy="${r(y)}" r="${r(radius)}" ${paint}/>`;
 }

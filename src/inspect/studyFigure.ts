@@ -5,7 +5,8 @@
 import { InvalidArgumentError } from '../errors';
 import type { StudyResult } from '../training/studyFolder';
 import { MIB } from '../units';
-import { Figure } from './figure';
+import { type Figure, figureOfText } from './figure';
+import { asText } from './markup';
 import { baseLayout, SERIES_COLOURS } from './palette';
 import { metricOf, type Spread, spreadOf, studyPoints, type StudyPoint, type StudyResults } from './studyResults';
 import type { Trace } from './staticSvg';
@@ -67,7 +68,7 @@ export function studyFigure(results: StudyResults, { metric = results.metrics[0]
       text: sorted.map((p) => (p.freezeRate === undefined ? '' : String(p.freezeRate))),
       textposition: 'top right',
       textfont: { size: 10 },
-      hovertext: sorted.map((p, i) => [`<b>${name}</b>`, p.freezeRate === undefined ? 'no freeze rate' : `freeze rate ${p.freezeRate}`, `${y[i].n} seed${y[i].n === 1 ? '' : 's'}, mean ± sd`, `${metric} ${spreadText(y[i], 4)}`, `${title} ${spreadText(x[i], 2)} MiB`].join('<br>')),
+      hovertext: sorted.map((p, i) => [`<b>${asText(name)}</b>`, p.freezeRate === undefined ? 'no freeze rate' : `freeze rate ${p.freezeRate}`, `${y[i].n} seed${y[i].n === 1 ? '' : 's'}, mean ± sd`, `${asText(metric)} ${spreadText(y[i], 4)}`, `${title} ${spreadText(x[i], 2)} MiB`].join('<br>')),
       hovertemplate: '%{hovertext}<extra></extra>',
       marker: { color, size: 9, symbol: which === 0 ? SYMBOLS[place % SYMBOLS.length] : `${SYMBOLS[place % SYMBOLS.length]}-open` },
       line: { color, width: 1, dash: DASHES[which % DASHES.length] },
@@ -75,5 +76,5 @@ export function studyFigure(results: StudyResults, { metric = results.metrics[0]
   });
   const most = Math.max(...points.map((p) => p.results.length));
   const bars = most > 1 ? ` (mean ± sd, ${most} seeds)` : '';
-  return new Figure({ data, layout: { ...baseLayout(`${metric} against ${title}`, axis, `${metric}${bars}`, 420), hovermode: 'closest', showlegend: true } });
+  return figureOfText({ data, layout: { ...baseLayout(`${metric} against ${title}`, axis, `${metric}${bars}`, 420), hovermode: 'closest', showlegend: true } });
 }

@@ -49,10 +49,13 @@ function formatOther(value: unknown): string {
   return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT - 1)}…` : text;
 }
 
-/** Escapes text for HTML. */
+/** Escapes text for HTML and SVG. Characters that XML does not allow, which would spoil a whole picture, become �. */
 export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+  return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`).replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, '\ufffd');
 }
+
+/** Control characters as their pictures (␛, ␊): in a terminal they would move the cursor, in a table break the row. */
+const visible = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => (c < ' ' ? String.fromCharCode(0x2400 + c.charCodeAt(0)) : c === '\u007f' ? '␡' : '\ufffd'));
 
 interface Shown {
   readonly names: readonly string[];
@@ -69,12 +72,12 @@ function shown(table: ColumnTable): Shown {
   const isNumber = (v: unknown) => typeof v === 'number' || typeof v === 'bigint';
   const columns = names.map((n) => {
     const format = columnFormat(objects.map((o) => o[n]).filter((v): v is number => typeof v === 'number'));
-    return objects.map((o) => (typeof o[n] === 'number' ? format(o[n] as number) : formatOther(o[n])));
+    return objects.map((o) => (typeof o[n] === 'number' ? format(o[n] as number) : visible(formatOther(o[n]))));
   });
   const total = table.numRows();
   const rows = total > objects.length ? `first ${objects.length} of ${formatNumber(total)} rows` : `${formatNumber(total)} row${total === 1 ? '' : 's'}`;
   return {
-    names,
+    names: names.map(visible),
     rows: objects.map((_, r) => columns.map((c) => c[r])),
     numeric: names.map((n) => objects.some((o) => isNumber(o[n]))),
     caption: `${rows} × ${names.length} column${names.length === 1 ? '' : 's'}`,

@@ -66,6 +66,7 @@ export type AdamWSnapshot = ReadonlyMap<Parameter, AdamWParameterSnapshot>;
 export class AdamW {
   readonly settings: Required<AdamWSettings>;
   private readonly states = new Map<Parameter, State>();
+  private begun = 0;
 
   /** @throws InvalidArgumentError naming the setting that cannot work */
   constructor(
@@ -90,6 +91,11 @@ export class AdamW {
     return this.settings.noDecay.some((part) => name.includes(part)) ? 0 : this.settings.weightDecay;
   }
 
+  /** Updates begun so far, of all parameters: while it stays the same, no weight and no moment changed, whatever failed. */
+  get updatesBegun(): number {
+    return this.begun;
+  }
+
   /** How often a parameter was updated, since its moments were last released. */
   stepCount(parameter: Parameter): number {
     return this.states.get(parameter)?.step ?? 0;
@@ -105,15 +111,21 @@ export class AdamW {
     const state = this.stateOf(parameter);
     const options = { lr, beta1, beta2, eps, weightDecay: this.weightDecayOf(parameter.name), step: state.step + 1, magnitude };
     const block = this.blockOf(parameter);
-    const moved = block === undefined ? this.stepInFloat32(parameter, state, grad, options) : this.stepIn8Bits(parameter, state, grad, options, block);
-    state.step++;
-    return moved;
+    try {
+      const moved = block === undefined ? this.stepInFloat32(parameter, state, grad, options) : this.stepIn8Bits(parameter, state, grad, options, block);
+      state.step++;
+      return moved;
+    } catch (error) {
+      // Without moments it is as if it had never trained.
+      if (state.tensors.length === 0) this.states.delete(parameter);
+      throw error;
+    }
   }
 
   private stepInFloat32({ data: weight, shape }: Parameter, state: State, grad: DeviceTensor, options: AdamWOptions): DeviceTensor | undefined {
-    const zeros = () => this.engine.full(shape, 0, 'optimizer');
-    if (state.tensors.length === 0) state.tensors = [zeros(), zeros()];
+    if (state.tensors.length === 0) state.tensors = this.allOf([0, 0], (zero) => this.engine.full(shape, zero, 'optimizer'));
     const [m, v] = state.tensors;
+    this.begun++;
     return this.engine.adamwStep({ weight, m, v }, grad, options);
   }
 
@@ -125,6 +137,7 @@ export class AdamW {
       const isFirst = old.length === 0;
       const m = isFirst ? engine.full(shape, 0) : decodeFirst(engine, { words: old[0], scales: old[1] }, shape);
       const v = isFirst ? engine.full(shape, 0) : decodeSecond(engine, { words: old[2], scales: old[3] }, shape);
+      this.begun++;
       const moved = engine.adamwStep({ weight, m, v }, grad, options);
       // In this order at most three tensors of the parameter's size are alive at once.
       const second = encodeSecond(engine, v, block, options.step);
@@ -142,8 +155,11 @@ export class AdamW {
   applyZeroGradient(parameter: Parameter, lr: number): void {
     if (!this.states.has(parameter)) return;
     const zero = this.engine.full(parameter.shape, 0, 'gradients');
-    this.apply(parameter, zero, lr);
-    this.engine.free(zero);
+    try {
+      this.apply(parameter, zero, lr);
+    } finally {
+      this.engine.free(zero);
+    }
   }
 
   /** Parameters that have state, in the order in which they got it. */
@@ -246,10 +262,22 @@ export class AdamW {
     if (state.parked.length > 0) {
       const block = this.blockOf(parameter);
       const scales = block === undefined ? [] : [parameter.size / block, 1];
-      state.tensors = state.parked.map((values) => this.engine.upload(values, block === undefined ? parameter.shape : values instanceof Int32Array ? [values.length] : scales, 'optimizer'));
+      state.tensors = this.allOf(state.parked, (values) => this.engine.upload(values, block === undefined ? parameter.shape : values instanceof Int32Array ? [values.length] : scales, 'optimizer'));
       state.parked = [];
     }
     return state;
+  }
+
+  /** Tensors made one by one: all of them, or when one cannot be made, none. */
+  private allOf<T>(values: readonly T[], make: (value: T) => DeviceTensor): DeviceTensor[] {
+    const made: DeviceTensor[] = [];
+    try {
+      for (const value of values) made.push(make(value));
+      return made;
+    } catch (error) {
+      this.engine.free(...made);
+      throw error;
+    }
   }
 }
 

@@ -276,19 +276,19 @@ export class Tape {
         const { output, inputs, parameters, kept, run } = entry;
         const grad = grads.get(output);
         grads.delete(output);
-        if (grad) {
-          let inputGrads: ReturnType<Backward>;
-          try {
-            inputGrads = engine.scope(() => run(grad));
-          } catch (error) {
-            this.drop(kept);
-            throw error;
-          } finally {
-            if (!grad.freed) engine.free(grad);
-          }
-          inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
-        } else this.forgo(parameters);
-        this.drop(kept);
+        try {
+          if (grad) {
+            let inputGrads: ReturnType<Backward>;
+            try {
+              inputGrads = engine.scope(() => run(grad));
+            } finally {
+              if (!grad.freed) engine.free(grad);
+            }
+            inputGrads.forEach((g, i) => g && this.addGrad(inputs[i], g));
+          } else this.forgo(parameters);
+        } finally {
+          this.drop(kept);
+        }
         if (kept.length > 0) this.mark('backward', kept[0].layer);
       }
       const inputGrad = input && grads.get(input);
@@ -308,8 +308,12 @@ export class Tape {
       [...measured.values()].map((m) => m.sums),
       0,
     );
-    const values = await engine.read(all);
-    engine.free(all);
+    let values: Float32Array | Int32Array;
+    try {
+      values = await engine.read(all);
+    } finally {
+      engine.free(all);
+    }
     return [...measured].map(([{ layer, what, encoding }, { size }], i) => encodingError({ layer, what, encoding }, size, values.subarray(4 * i, 4 * i + 4)));
   }
 
@@ -318,11 +322,12 @@ export class Tape {
     for (const e of this.entries.splice(0)) this.drop(e.kept);
     this.drop(this.keptNow);
     this.keptNow = [];
-    for (const g of this.grads.values()) this.engine.free(g);
+    // What a failed pass made in a scope, or in `attempt`, is gone already.
+    this.engine.free(...[...this.grads.values()].filter((g) => !g.freed));
     this.grads.clear();
     for (const p of this.pending.values()) if (p.sum) this.engine.free(p.sum);
     this.pending.clear();
-    this.engine.free(...this.held.splice(0));
+    this.engine.free(...this.held.splice(0).filter((t) => !t.freed));
     // What was measured is read from the tape of the whole pass.
     if (this.within) return;
     this.engine.free(...[...this.measured.values()].map((m) => m.sums));

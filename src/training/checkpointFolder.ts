@@ -66,7 +66,7 @@ export async function damageOf({ folder, manifest }: StoredCheckpoint, needed: r
   if (!manifest) return `${MANIFEST_FILE} is missing, cut off or not of this checkpoint`;
   for (const name of needed) if (!Object.hasOwn(manifest.files, name)) return `${MANIFEST_FILE} names no ${name}`;
   for (const [name, want] of Object.entries(manifest.files)) {
-    if (name !== path.basename(name)) return `${MANIFEST_FILE} names ${JSON.stringify(name)}, no file of this folder`;
+    if (name !== path.basename(name) || name === '..' || name === '.') return `${MANIFEST_FILE} names ${JSON.stringify(name)}, no file of this folder`;
     const file = path.join(folder, name);
     try {
       const { size } = statSync(file);

@@ -8,7 +8,7 @@
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
-import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError } from '../errors';
+import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, StepPartlyAppliedError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
@@ -141,10 +141,16 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly checkpoints?: CheckpointOptions;
   /** Tokenizer, or whatever else writes its files beside the model's, put into every checkpoint. */
   readonly processingClass?: SavesItself;
-  /** Stops training at the next step boundary. */
+  /** Stops training at the next step boundary, and as it stays aborted, for good. One for a single loop: `steps(100, { signal })`. */
   readonly signal?: AbortSignal;
   /** Told about things that work but are probably not meant. Default: console.warn. */
   readonly onWarning?: (text: string) => void;
+}
+
+/** What holds for one call of `step()`, `steps()` or `evaluate()`. */
+export interface StepOptions {
+  /** Stops before the next step; the trainer goes on with a call that has another signal, or none. */
+  readonly signal?: AbortSignal;
 }
 
 /** What the next step will do. */
@@ -205,6 +211,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private next = 0;
   private skippedInARow = 0;
   private busy = false;
+  /** Why this trainer is between two steps; undefined while it is not. */
+  private torn: StepPartlyAppliedError | undefined;
 
   /** @throws InvalidArgumentError for a freeze rate outside [0, 1), a batch of 0, more micro-batches than examples of a step, no examples, an unknown name to train always. */
   constructor(options: TrainerOptions<Batch>) {
@@ -283,9 +291,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /**
    * Remembers the state before the next step, on the host: weights, moments, policy. Costs the bytes of the weights and of the moments (three times those of the weights, with float32 moments).
    * @returns the number of that step, for `rewind`
+   * @throws StepPartlyAppliedError after a step that failed in the middle of its updates
    */
   async snapshot(): Promise<number> {
     return this.alone(async () => {
+      this.checkWhole();
       const { next: step, overruled } = this;
       this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled }));
       return step;
@@ -297,8 +307,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return [...this.taken.keys()].sort((a, b) => a - b);
   }
 
+  /** Frees the host's memory of the snapshots before these steps, or of all. A step without one is no error. */
+  forgetSnapshots(...steps: readonly number[]): void {
+    for (const step of steps.length > 0 ? steps : this.snapshots) this.taken.delete(step);
+  }
+
   /**
-   * Goes back to the state before a step, exactly: the steps that follow repeat to the bit, unless something is changed. The history forgets what came after, and so do the snapshots.
+   * Goes back to the state before a step, exactly, also after one that failed halfway: the steps that follow repeat to the bit, unless something is changed. The history forgets what came after, and so do the snapshots.
    * @throws InvalidArgumentError when no snapshot was taken before that step
    */
   rewind(step: number): void {
@@ -311,6 +326,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.history.truncate(snapshot.recorded, step);
     for (const later of this.snapshots.filter((s) => s > step)) this.taken.delete(later);
     this.next = step;
+    this.torn = undefined;
   }
 
   /**
@@ -318,11 +334,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    * not at all; one parameter at a time is on the host.
    * @param dir where that folder is made. Default: that of the option `checkpoints`
    * @returns the folder
-   * @throws CheckpointWriteError when the disk is full or refuses, InvalidArgumentError for a folder in which this step is another run's; older checkpoints and the training are as they were then
+   * @throws CheckpointWriteError when the disk is full or refuses, InvalidArgumentError for a folder in which this step is another run's, StepPartlyAppliedError after a step that failed in the middle of its updates; older checkpoints and the training are as they were then
    */
   async save(dir = this.options.checkpoints?.dir): Promise<string> {
     if (dir === undefined) throw new InvalidArgumentError("save() needs a folder: trainer.save('run'), or the option checkpoints: { dir: 'run' }");
-    return this.alone(async () => this.keeper.save(dir, await this.resumable()));
+    return this.alone(async () => {
+      this.checkWhole();
+      return this.keeper.save(dir, await this.resumable());
+    });
   }
 
   /**
@@ -371,23 +390,25 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Runs one training step, and writes a checkpoint where the option `checkpoints` says so.
-   * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), and what the model says of a bad batch; weights, moments and policy are
-   *   then as they were, and `step()` can be called again.
+   * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), OutOfMemoryError and
+   *   whatever else fails before the first update, such as what the model says of a bad batch: weights, moments and policy are then as they were, and `step()` can be called again. StepPartlyAppliedError for what fails
+   *   between the first update and the last: then `rewind`, or `SlimFitTrainer.resume`.
    */
-  async step(): Promise<StepRecord> {
+  async step({ signal }: StepOptions = {}): Promise<StepRecord> {
     const record = await this.alone(async () => {
-      await this.checkpoint();
+      this.checkWhole();
+      await this.checkpoint(signal);
       return await this.runStep();
     });
     if (this.keeper.due(this.next, this.totalSteps)) {
-      if (this.keeper.wantsEvaluation(this.history, this.next)) await this.evaluate();
+      if (this.keeper.wantsEvaluation(this.history, this.next)) await this.evaluate(undefined, { signal });
       await this.save();
     }
     return record;
   }
 
   /** Runs steps one by one: `for await (const record of trainer.steps(100))`. Without a number, the rest of the schedule. */
-  async *steps(count = Math.max(0, this.totalSteps - this.next)): AsyncGenerator<StepRecord, void, undefined> {
+  async *steps(count = Math.max(0, this.totalSteps - this.next), options: StepOptions = {}): AsyncGenerator<StepRecord, void, undefined> {
     if (!(Number.isInteger(count) && count >= 0)) throw new InvalidArgumentError(`steps(${count}): it must be a whole number, 0 or more`);
     const run: LiveRun = { first: this.history.length, total: count, began: performance.now(), state: 'running', ended: undefined };
     this.run = run;
@@ -395,7 +416,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     let state: LiveRun['state'] = 'stopped';
     try {
       for (let i = 0; i < count; i++) {
-        const record = await this.step();
+        const record = await this.step(options);
         for (const view of this.views) view.update();
         yield record;
       }
@@ -430,11 +451,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /**
    * Loss and metrics over a data set: no dropout, nothing quantized, nothing kept. The history notes them at the current step.
-   * @param options `ignoreSignal`: also after the trainer's signal has stopped training
+   * @param options `ignoreSignal`: also after the trainer's signal has stopped training; `signal`: stops this evaluation
+   * @throws InterruptedError; nothing is noted then
    */
-  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false } = {}): Promise<Evaluation> {
+  async evaluate(data: BatchSource<Batch> | undefined = this.options.evaluation, { ignoreSignal = false, signal }: StepOptions & { readonly ignoreSignal?: boolean } = {}): Promise<Evaluation> {
     if (!data || data.size === 0) throw new InvalidArgumentError('nothing to evaluate: give evaluate() a data set, or the trainer an `evaluation`');
-    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, ignoreSignal ? kernelCheckpoint : () => this.checkpoint(), this.blockBytes);
+    const evaluation = await evaluate(this.model, data, this.batchSize, this.options.metrics, () => this.checkpoint(signal, ignoreSignal), this.blockBytes);
     this.history.addEvaluation(this.next, { loss: evaluation.loss, ...evaluation.metrics });
     return evaluation;
   }
@@ -480,6 +502,32 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     } finally {
       this.busy = false;
     }
+  }
+
+  /** @throws StepPartlyAppliedError when the last step failed halfway */
+  private checkWhole(): void {
+    if (this.torn) throw this.torn;
+  }
+
+  /** What to throw for a failure within a step. @param updated names of the parameters that were updated, undefined when no update had begun */
+  private failureOf(cause: unknown, step: number, updated: readonly string[] | undefined): unknown {
+    if (!updated) return cause;
+    const training = [...this.model.parameters.values()].filter((p) => p.trains).length;
+    const before = this.snapshots.filter((s) => s <= step).at(-1);
+    const { checkpoints, onNonFinite } = this.options;
+    const ways = [
+      ...(before === undefined ? [] : [`trainer.rewind(${before}) goes back to the state before step ${before}`]),
+      ...(checkpoints ? [`SlimFitTrainer.resume('${checkpoints.dir}', …) goes on from the last checkpoint, if there is one`] : []),
+      'a new trainer goes on from the weights as they are, with fresh moments',
+    ];
+    const advice = onNonFinite ? '' : ". With onNonFinite: 'stop' nothing is updated before backward is through, so that less can fail halfway";
+    this.torn = new StepPartlyAppliedError(
+      `step ${step} failed after ${updated.length} of the ${training} parameters that train were updated (${(cause as Error)?.message ?? String(cause)}): weights and moments are between two steps, and this trainer takes no further one. ${ways.join('; ')}${advice}`,
+      step,
+      updated,
+      { cause },
+    );
+    return this.torn;
   }
 
   /** What a checkpoint holds of this trainer. */
@@ -550,10 +598,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const magnitudes: LayerScalar[] = [];
     const squares: LayerScalar[] = [];
     const guard = this.options.onNonFinite && new GradientGuard(engine);
+    const updated: string[] = [];
+    const { updatesBegun } = optimizer;
     const apply: GradientSink = (parameter, grad) => {
       const layer = this.layerOf.get(parameter.name);
       if (policy.wantsGradientNorms && layer !== undefined) squares.push({ layer, value: engine.scope(() => engine.share(sumOfSquares(engine, grad), 'gradients')) });
       const value = optimizer.apply(parameter, grad, learningRate, layer === undefined ? undefined : this.magnitude);
+      updated.push(parameter.name);
       if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
     };
     engine.resetPeak();
@@ -569,24 +620,27 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       for (const [i, { batch: part, weight: lossWeight }] of parts.entries()) {
         const ctx = this.context(step, i, this.scheme, { lossWeight });
         try {
-          const out = model.forwardWithLoss(ctx, part);
+          const out = engine.attempt(() => model.forwardWithLoss(ctx, part));
           engine.free(out.logits.tensor);
           const { totalBytes, entries } = ctx.tape.ledger;
           if (totalBytes > activationBytes) [activationBytes, activations] = [totalBytes, entries];
-          loss += lossWeight * (await engine.read(out.loss.tensor))[0];
-          engine.free(out.loss.tensor);
+          try {
+            loss += lossWeight * (await engine.read(out.loss.tensor))[0];
+          } finally {
+            engine.free(out.loss.tensor);
+          }
           if (!Number.isFinite(loss)) {
             this.refuse(nonFinite, ['loss'], (more) => new LossNotFiniteError(`the loss of step ${step} is ${loss}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`));
             break;
           }
-          ctx.tape.backward(out.loss, i === parts.length - 1 ? sums.last(last) : sums.add);
+          engine.attempt(() => ctx.tape.backward(out.loss, i === parts.length - 1 ? sums.last(last) : sums.add));
         } finally {
           ctx.tape.dispose();
           course.push(...ctx.tape.course);
         }
       }
       if (nonFinite.length === 0) {
-        sums.rest(last);
+        engine.attempt(() => sums.rest(last));
         const bad = (await guard?.notFinite()) ?? [];
         if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
         else guard?.release(apply);
@@ -630,6 +684,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       };
       this.history.append(record);
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
+    } catch (error) {
+      throw this.failureOf(error, step, optimizer.updatesBegun > updatesBegun ? updated : undefined);
     } finally {
       sums.dispose();
       guard?.dispose();
@@ -689,7 +745,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private async measureEncodings(batch: Batch, step: number): Promise<EncodingError[]> {
     const ctx = this.context(step, 0, this.scheme, { measuring: true });
     try {
-      const out = this.model.forwardWithLoss(ctx, batch);
+      const out = this.engine.attempt(() => this.model.forwardWithLoss(ctx, batch));
       this.engine.free(out.logits.tensor, out.loss.tensor);
       return await ctx.tape.readEncodingErrors();
     } finally {
@@ -715,8 +771,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         0,
       ),
     );
-    const values = await engine.read(all);
-    engine.free(all);
+    let values: Float32Array | Int32Array;
+    try {
+      values = await engine.read(all);
+    } finally {
+      engine.free(all);
+    }
     engine.free(...scalars.map((m) => m.value));
     let at = 0;
     return lists.map((list) => new Map(list.splice(0).map(({ layer }) => [layer, values[at++]])));
@@ -742,10 +802,14 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       },
     });
     try {
-      engine.free(model.forward(ctx, batch).tensor);
+      engine.free(engine.attempt(() => model.forward(ctx, batch)).tensor);
       const all = engine.scope(() => engine.concat([...grams.values()].map((g) => engine.reshape(g, [n * n])), 0));
-      const values = (await engine.read(all)) as Float32Array;
-      engine.free(all);
+      let values: Float32Array;
+      try {
+        values = (await engine.read(all)) as Float32Array;
+      } finally {
+        engine.free(all);
+      }
       return new Map([...grams.keys()].map((layer, i) => [layer, values.slice(i * n * n, (i + 1) * n * n)]));
     } finally {
       ctx.tape.dispose();
@@ -795,10 +859,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** Lets the event loop turn, then stops if the run was interrupted. */
-  private async checkpoint(): Promise<void> {
+  private async checkpoint(signal?: AbortSignal, ignoreOwn = false): Promise<void> {
     await kernelCheckpoint();
-    if (this.options.signal?.aborted)
-      throw new InterruptedError(`training was stopped before step ${this.next}; the trainer can go on from there`, { cause: this.options.signal.reason });
+    const stopped = [signal, ignoreOwn ? undefined : this.options.signal].find((s) => s?.aborted);
+    if (stopped) throw new InterruptedError(`training was stopped before step ${this.next}; the trainer can go on from there`, { cause: stopped.reason });
   }
 
   private warn(text: string): void {
@@ -820,9 +884,15 @@ export async function evaluate<Batch extends LabelledBatch>(
   const { engine } = model;
   let sum = 0;
   const predictions = await forEachBatch(model, data, batchSize, checkpoint, async (ctx, batch) => {
-    const out = model.forwardWithLoss(ctx, batch);
-    sum += (await engine.read(out.loss.tensor))[0] * batch.batchSize;
-    engine.free(out.loss.tensor);
+    const out = engine.attempt(() => model.forwardWithLoss(ctx, batch));
+    try {
+      sum += (await engine.read(out.loss.tensor))[0] * batch.batchSize;
+    } catch (error) {
+      engine.free(out.logits.tensor);
+      throw error;
+    } finally {
+      engine.free(out.loss.tensor);
+    }
     return out.logits;
   }, blockBytes);
   return { loss: sum / data.size, examples: data.size, metrics: metrics ? metrics(predictions) : {} };
@@ -830,7 +900,7 @@ export async function evaluate<Batch extends LabelledBatch>(
 
 /** Logits of a model over a data set, in order, without dropout. Labels are passed on, not looked at. */
 export function predict<Batch extends LabelledBatch>(model: Model<Batch>, data: BatchSource<Batch>, batchSize = 32, checkpoint: () => Promise<void> = kernelCheckpoint): Promise<Predictions> {
-  return forEachBatch(model, data, batchSize, checkpoint, async (ctx, batch) => model.forward(ctx, batch));
+  return forEachBatch(model, data, batchSize, checkpoint, async (ctx, batch) => model.engine.attempt(() => model.forward(ctx, batch)));
 }
 
 /** Goes through a data set in order and gathers logits and labels. */
@@ -854,10 +924,13 @@ async function forEachBatch<Batch extends LabelledBatch>(
     const ctx = ForwardContext.evaluation(engine, { blockBytes });
     try {
       const { tensor } = await forward(ctx, batch);
-      logits.push((await engine.read(tensor)) as Float32Array);
+      try {
+        logits.push((await engine.read(tensor)) as Float32Array);
+      } finally {
+        engine.free(tensor);
+      }
       numLabels = tensor.shape[1];
       labels.push(batch.labels);
-      engine.free(tensor);
     } finally {
       ctx.tape.dispose();
     }

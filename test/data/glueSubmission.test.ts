@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -8,7 +8,7 @@ import { glueSubmission, readGlueTest, writeGlueSubmission } from '../../src/dat
 import { TextDataset } from '../../src/data/textDataset';
 import { Tokenizer } from '../../src/data/tokenizer';
 import { embeddedModel } from '../../src/data/embedded/embedded';
-import { DataRowError, InvalidArgumentError, LabelError } from '../../src/errors';
+import { DataRowError, InvalidArgumentError, LabelError, UnsafeFileNameError } from '../../src/errors';
 import { predict } from '../../src/training/trainer';
 import { ForwardContext } from '../../src/nn/context';
 import { cpuEngine, tinyConfig, tinyModel } from '../models/fixtures';
@@ -37,6 +37,13 @@ test('a submission has the classes as the server wants them: numbers, names, or 
   assert.throws(() => glueSubmission(GLUE_TASKS.mnli, ['4', '5'], two), InvalidArgumentError);
   assert.deepEqual(Object.values(GLUE_TASKS).flatMap((t) => t.submissions.map((s) => s.file)), ['CoLA.tsv', 'SST-2.tsv', 'MRPC.tsv', 'RTE.tsv', 'STS-B.tsv', 'QNLI.tsv', 'QQP.tsv', 'MNLI-m.tsv', 'MNLI-mm.tsv', 'WNLI.tsv']);
   assert.equal(readFileSync(writeGlueSubmission(path.join(folder, 'out'), 'CoLA.tsv', 'x'), 'utf8'), 'x');
+});
+
+test('a submission stays in its folder, whatever its file is called', () => {
+  const before = readdirSync(folder).sort();
+  const inner = path.join(folder, 'inner');
+  for (const name of ['../CoLA.tsv', '/tmp/CoLA.tsv', 'sub/CoLA.tsv', '..\\CoLA.tsv', 'C:CoLA.tsv', 'CON', '']) assert.throws(() => writeGlueSubmission(inner, name, 'index\tprediction\n'), UnsafeFileNameError);
+  assert.deepEqual(readdirSync(folder).sort(), before);
 });
 
 test('MNLI has a second development file, read where it is there', () => {

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { runInNewContext } from 'node:vm';
 import { test } from 'node:test';
 import { Figure } from '../../src/inspect/figure';
@@ -18,6 +20,7 @@ test('a figure gives HTML with its picture inside, the picture itself, and a tex
 async function runScript(html: string, options: { baseUrl?: string; unreachable?: (url: string) => boolean }) {
   const source = /<script type="text\/javascript">([^]*)<\/script>/.exec(html)![1];
   const urls: string[] = [];
+  const hashes: (string | undefined)[] = [];
   const drawn: unknown[][] = [];
   const element = { replaceChildren() {} };
   const window: Record<string, unknown> = {};
@@ -25,8 +28,9 @@ async function runScript(html: string, options: { baseUrl?: string; unreachable?
     getElementById: (id: string) => (id !== 'jupyter-config-data' ? element : options.baseUrl ? { textContent: JSON.stringify({ baseUrl: options.baseUrl }) } : null),
     createElement: () => ({}),
     head: {
-      appendChild(s: { src: string; onload(): void; onerror(): void }) {
+      appendChild(s: { src: string; integrity?: string; crossOrigin?: string; onload(): void; onerror(): void }) {
         urls.push(s.src);
+        hashes.push(s.crossOrigin === 'anonymous' ? s.integrity : undefined);
         if (options.unreachable?.(s.src)) return queueMicrotask(() => s.onerror());
         window.Plotly = { newPlot: async (...a: unknown[]) => void drawn.push(a) };
         queueMicrotask(() => s.onload());
@@ -35,7 +39,7 @@ async function runScript(html: string, options: { baseUrl?: string; unreachable?
   };
   runInNewContext(source, { window, document });
   await new Promise((resolve) => setTimeout(resolve, 10));
-  return { urls, drawn };
+  return { urls, hashes, drawn };
 }
 
 test('its script loads plotly from the Jupyter server, then from the CDN, and leaves the picture when neither answers', async () => {
@@ -44,7 +48,10 @@ test('its script loads plotly from the Jupyter server, then from the CDN, and le
   assert.deepEqual(server.urls, ['/lab/kernelspecs/slimfit/plotly.min.js']);
   assert.equal(JSON.stringify((server.drawn[0][1] as unknown[])[0]), '{"type":"scatter","y":[0.1,null]}');
   const cdn = await runScript(html, { baseUrl: '/', unreachable: (u) => u.startsWith('/') });
-  assert.deepEqual(cdn.urls, ['/kernelspecs/slimfit/plotly.min.js', 'https://cdn.plot.ly/plotly-3.1.0.min.js']);
+  assert.deepEqual(cdn.urls, ['/kernelspecs/slimfit/plotly.min.js', 'https://cdn.jsdelivr.net/npm/plotly.js-dist-min@3.1.0/plotly.min.js']);
+  // The same version as the Jupyter server's, and only with the hash of that file.
+  assert.equal((JSON.parse(readFileSync(path.resolve(__dirname, '../../package.json'), 'utf8')) as { dependencies: Record<string, string> }).dependencies['plotly.js-dist'], '3.1.0');
+  assert.match(cdn.hashes[1]!, /^sha384-[A-Za-z0-9+/]{64}$/);
   assert.equal(cdn.drawn.length, 1);
   const nothing = await runScript(html, { unreachable: () => true });
   assert.deepEqual(nothing.drawn, []);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -23,6 +23,15 @@ after(async () => {
   home?.remove();
   rmSync(cwd, { recursive: true, force: true });
 });
+
+/** Where a link leads; a descriptor may be gone by now. */
+function linkOf(file: string): string {
+  try {
+    return readlinkSync(file);
+  } catch {
+    return '';
+  }
+}
 
 const kernelApi = "(globalThis as any)[Symbol.for('slimfit.kernel')]";
 /** Sends a cell and waits until it prints 'begun'. */
@@ -404,6 +413,31 @@ test('a kernel whose ports are taken ends with code 1 and says why', async () =>
   const [code] = await once(second, 'close');
   assert.equal(code, 1);
   assert.match(said, /the kernel cannot start: .*address/i);
+});
+
+test('a kernel does not start with a connection file that others may read, says why, and does not tell the key', { skip: process.platform === 'win32' && 'files have no modes' }, async () => {
+  const { connection, file } = await writeConnection(home.home);
+  chmodSync(file, 0o644);
+  const child = spawn(process.execPath, [path.join(home.home, 'dist/kernel/main.cjs'), file], { cwd, stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (d) => (said += String(d)));
+  const [code] = await once(child, 'close');
+  assert.equal(code, 1);
+  assert.match(said, /the kernel cannot start: others may read/);
+  assert.ok(!said.includes(connection.key));
+});
+
+test('the kernel listens at the address and the five ports of its connection file, and nowhere else', { skip: process.platform !== 'linux' && 'there is no /proc' }, () => {
+  const { pid } = k.process;
+  const own = new Set(readdirSync(`/proc/${pid}/fd`).flatMap((fd) => /^socket:\[(\d+)\]$/.exec(linkOf(`/proc/${pid}/fd/${fd}`))?.[1] ?? []));
+  const LISTENS = '0A';
+  const listening = ['tcp', 'tcp6'].flatMap((table) =>
+    readFileSync(`/proc/${pid}/net/${table}`, 'utf8').split('\n').slice(1).map((line) => line.trim().split(/\s+/)).filter((row) => row[3] === LISTENS && own.has(row[9])).map((row) => row[1]),
+  );
+  const { shell_port, control_port, iopub_port, stdin_port, hb_port } = k.connection;
+  // 127.0.0.1 in the kernel's byte order.
+  const wanted = [shell_port, control_port, iopub_port, stdin_port, hb_port].map((port) => `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`);
+  assert.deepEqual(listening.sort(), wanted.sort());
 });
 
 test('a kernel whose server has died ends by itself', { skip: process.platform === 'win32' && 'there are no parent processes to watch' }, async () => {

@@ -75,7 +75,7 @@ export async function writeConnection(folder: string): Promise<{ connection: Con
   const [shell_port, control_port, iopub_port, stdin_port, hb_port] = await freePorts(5);
   const connection = { transport: 'tcp', ip: '127.0.0.1', key: randomUUID(), signature_scheme: 'hmac-sha256', shell_port, control_port, iopub_port, stdin_port, hb_port };
   const file = path.join(folder, `connection-${shell_port}.json`);
-  writeFileSync(file, JSON.stringify(connection));
+  writeFileSync(file, JSON.stringify(connection), { mode: 0o600 });
   return { connection, file };
 }
 

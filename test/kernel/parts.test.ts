@@ -95,3 +95,12 @@ test('the kernelspec is written below a prefix with plotly beside it, found, and
     rmSync(prefix, { recursive: true, force: true });
   }
 });
+
+test('an error is told as text alone, whatever its message holds: no part of it is HTML', () => {
+  const message = '<script>alert(1)</script>"><img src=x onerror=alert(1)>';
+  for (const failure of [{ kind: 'throw', error: new Error(message) }, message, { kind: 'throw', error: { toString: () => message } }]) {
+    const content = errorContent(failure, message);
+    assert.deepEqual(Object.keys(content).sort(), ['ename', 'evalue', 'traceback']);
+    assert.ok(content.traceback.every((line) => typeof line === 'string'));
+  }
+});

@@ -30,7 +30,7 @@ import { imageClassificationSpecs, ViTForImageClassification } from '../../src/m
 import { SafetensorsReader } from '../../src/hub/safetensors';
 import { parseViTConfig } from '../../src/hub/vitConfig';
 import { SCHEMES } from '../../src/tape/scheme';
-import { listCheckpoints } from '../../src/training/checkpointFolder';
+import { damageOf, listCheckpoints } from '../../src/training/checkpointFolder';
 import { loadHistory } from '../../src/training/historyFile';
 import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
 import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
@@ -458,6 +458,19 @@ test('after a rewind the checkpoint written last is gone on from, although it ha
   truncateSync(path.join(dir, 'checkpoint-4', 'manifest.json'), 10);
   assert.deepEqual(listCheckpoints(dir).map((c) => [c.step, c.manifest?.step]), [[4, undefined], [2, 2], [6, 6]]);
   for (const none of [path.join(dir, 'none'), path.join(dir, 'checkpoint-2', 'config.json')]) assert.deepEqual(listCheckpoints(none), []);
+});
+
+test('a manifest that names a file of another folder is damage, and the file is not read', async () => {
+  const dir = newFolder();
+  const outside = path.join(dir, 'outside.bin');
+  mkdirSync(path.join(dir, 'checkpoint-1'), { recursive: true });
+  writeFileSync(outside, '');
+  for (const name of ['../outside.bin', outside, 'sub/file', '..']) {
+    // Right in size and hash, so that only the name can be what is wrong.
+    const files = { [name]: { bytes: 0, sha256: 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855' } };
+    writeFileSync(path.join(dir, 'checkpoint-1', 'manifest.json'), JSON.stringify({ format: 'slimfit-checkpoint', version: 1, step: 1, run: 'r', sequence: 1, savedAt: '', files }));
+    assert.match((await damageOf(listCheckpoints(dir)[0], []))!, /no file of this folder/, name);
+  }
 });
 
 test('another program’s checkpoint is not overwritten, but a damaged one is', async () => {

@@ -207,7 +207,7 @@ test('a bad batch changes nothing', async () => {
   close();
 });
 
-test('an abort signal stops at the step boundary, and the trainer goes on when asked again', async () => {
+test('the trainer’s abort signal stops at the step boundary, for good; one of a loop or an evaluation stops that alone', async () => {
   const stop = new AbortController();
   const { trainer, close } = await trainerOf({ signal: stop.signal });
   await assert.rejects(async () => {
@@ -215,7 +215,20 @@ test('an abort signal stops at the step boundary, and the trainer goes on when a
   }, InterruptedError);
   assert.equal(trainer.nextStep, 3);
   assert.equal(trainer.history.length, 3);
+  await assert.rejects(trainer.step(), InterruptedError);
   close();
+
+  const other = await trainerOf();
+  const now = AbortSignal.abort('enough');
+  await assert.rejects(other.trainer.step({ signal: now }), (e: Error) => e instanceof InterruptedError && e.cause === 'enough');
+  const loop = new AbortController();
+  await assert.rejects(async () => {
+    for await (const { step } of other.trainer.steps(10, { signal: loop.signal })) if (step === 1) loop.abort();
+  }, InterruptedError);
+  await assert.rejects(other.trainer.evaluate(tinyData(), { signal: now }), InterruptedError);
+  assert.equal(other.trainer.history.evaluations().numRows(), 0);
+  assert.equal((await other.trainer.step()).step, 2);
+  other.close();
 });
 
 test('a learning rate of 0 in the first step, and a weight of 0, are warned of', async () => {
@@ -398,6 +411,13 @@ test('rewind names the steps that it can go back to, and forgets later snapshots
   assert.equal(trainer.nextStep, 3);
   trainer.rewind(1);
   assert.deepEqual(trainer.snapshots, [0, 1]);
+  trainer.forgetSnapshots(0, 5);
+  assert.deepEqual(trainer.snapshots, [1]);
+  trainer.rewind(1);
+  await trainer.snapshot();
+  trainer.forgetSnapshots();
+  assert.deepEqual(trainer.snapshots, []);
+  assert.throws(() => trainer.rewind(1), InvalidArgumentError);
   close();
 });
 

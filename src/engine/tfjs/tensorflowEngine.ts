@@ -453,9 +453,11 @@ export class TensorflowEngine extends ComposedEngine<Id> {
       this.checkAdamW(state, grad);
       // A second handle makes TensorFlow keep the old values and write the new ones elsewhere.
       const before = o.magnitude ? this.share(weight) : undefined;
-      const [variable, first, second] = [weight, m, v].map((t) => this.variableOf(t));
+      const taken: [DeviceTensor, Id][] = [];
       const apply = [FLOAT, attr.bool('use_locking', false), attr.bool('use_nesterov', false)];
-      this.withTemporaries(() => {
+      const update = () => this.withTemporaries(() => {
+        for (const t of [weight, m, v]) taken.push([t, this.variableOf(t)]);
+        const [variable, first, second] = taken.map(([, id]) => id);
         const none = this.float(0);
         const lr = this.hostFloat(rate);
         this.tf.executeOp('ResourceApplyAdam', apply, [variable, first, second, none, none, lr, this.float(o.beta1), this.float(o.beta2), this.float(o.eps), this.raw(grad)], 0);
@@ -466,7 +468,12 @@ export class TensorflowEngine extends ComposedEngine<Id> {
           this.tf.executeOp('AssignVariableOp', [attr.type('dtype', 'float'), attr.bool('validate_shape', false)], [variable, decayed], 0);
         }
       });
-      for (const [t, id] of [[weight, variable], [m, first], [v, second]] as const) this.setRaw(t, this.readVariable(id));
+      try {
+        update();
+      } finally {
+        // Also when the device had no memory for the decay: a tensor that gave up its handle must get one.
+        for (const [t, id] of taken) this.setRaw(t, this.readVariable(id));
+      }
       return before && this.updateMagnitude(o.magnitude, before, weight);
     });
   }
