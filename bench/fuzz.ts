@@ -54,7 +54,8 @@ async function attackOne(name: string): Promise<void> {
           report.longestMs = Math.max(report.longestMs, performance.now() - from);
           report.grownBytes = Math.max(report.grownBytes, process.memoryUsage().rss - rss);
         }
-        process.send!(report);
+        // Whoever leaves before a message is gone takes it along.
+        await new Promise((sent) => process.send!(report, sent));
       }
   } finally {
     rmSync(folder, { recursive: true, force: true });
