@@ -75,6 +75,8 @@ export class Wire {
       throw new WireError('malformed message: no JSON');
     }
     if (typeof header?.msg_type !== 'string' || typeof header.msg_id !== 'string') throw new WireError('malformed message: no header');
+    for (const k of ['session', 'username', 'date', 'version'] as const) if (header[k] !== undefined && typeof header[k] !== 'string') throw new WireError(`malformed message: '${k}' of the header is no text`);
+    if (content === null || typeof content !== 'object' || Array.isArray(content)) throw new WireError('malformed message: the content is no object');
     return { identities: frames.slice(0, at), header, content };
   }
 

@@ -2,9 +2,10 @@
  * CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their original binary files. A record is the label (CIFAR-10: one byte; CIFAR-100: coarse, then fine) and 3072 bytes: 32×32 red, then green, then blue,
  * row by row. Their Parquet form is read by `ImageRows`.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { DataRowError, FileMissingError, InvalidArgumentError } from '../errors';
+import { DataRowError, InvalidArgumentError } from '../errors';
+import { readDataFile, utf8 } from './dataFile';
 import { numberedLabels, type ImageSource } from './imageSource';
 import type { StoredImage } from './pixels/decode';
 
@@ -67,8 +68,7 @@ function readRecords(files: string | readonly string[], kinds: readonly string[]
   const length = kinds.length + 3 * PLANE;
   const records: Uint8Array[] = [];
   for (const file of list) {
-    if (!existsSync(file)) throw new FileMissingError(`no ${file}: CIFAR's binary version has it`);
-    const bytes = readFileSync(file);
+    const bytes = readDataFile(file, "CIFAR's binary version has it");
     const count = Math.floor(bytes.length / length);
     if (bytes.length === 0 || bytes.length % length !== 0) throw new DataRowError(file, count + 1, `the file has ${bytes.length} bytes, no whole number of records of ${length}: it is cut off or of another kind`);
     for (let i = 0; i < count; i++) {
@@ -85,7 +85,9 @@ function readRecords(files: string | readonly string[], kinds: readonly string[]
 /** One name a line. */
 function readNames(file: string, classes: number): readonly string[] {
   if (!existsSync(file)) return numberedLabels(classes);
-  const names = readFileSync(file, 'utf8').split(/\r?\n/).map((l) => l.trim()).filter((l) => l !== '');
+  const text = utf8(readDataFile(file, 'it names the classes'));
+  if (text === undefined) throw new DataRowError(file, 1, 'the file is no UTF-8 text');
+  const names = text.split(/\r?\n/).map((l) => l.trim()).filter((l) => l !== '');
   if (names.length !== classes) throw new DataRowError(file, names.length + 1, `${names.length} class names instead of ${classes}`);
   return names;
 }

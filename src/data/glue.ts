@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { UnknownTaskError } from '../errors';
 import type { Predictions } from '../models/model';
+import { cut } from '../shown';
 import { accuracy, argmaxRows, f1, matthewsCorrelation, pearson, spearman } from './metrics';
 import { readTsv } from './tsv';
 
@@ -119,10 +120,11 @@ export function readGlueFile(task: GlueTask, file: string): Example[] {
 
 function labelOf(task: GlueTask, text: string, bad: (reason: string) => never): number {
   if (task.labels.length === 0) {
-    const score = Number(text);
-    return Number.isFinite(score) && score >= 0 && score <= 5 ? score : bad(`score '${text}' is no number from 0 to 5`);
+    // Number() alone takes '0x3' and ' 3' too.
+    const score = /^\d+(\.\d+)?$/.test(text) ? Number(text) : NaN;
+    return score >= 0 && score <= 5 ? score : bad(`score '${cut(text)}' is no number from 0 to 5`);
   }
   const known = writtenLabels(task);
   const i = known.indexOf(text);
-  return i >= 0 ? i : bad(`label '${text}' is none of ${known.join(', ')}`);
+  return i >= 0 ? i : bad(`label '${cut(text)}' is none of ${known.join(', ')}`);
 }

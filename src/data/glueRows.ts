@@ -1,5 +1,6 @@
 /** GLUE as the hub's data set `glue` has it: rows with a column for each text, and the class by number. */
 import { DataRowError } from '../errors';
+import { shown } from '../shown';
 import type { Example, GlueTask } from './glue';
 
 /** Columns of text and pair, where they are not called as in the TSV files. */
@@ -27,9 +28,9 @@ export function glueExamples(task: GlueTask, rows: readonly Readonly<Record<stri
     };
     const string = (column: string): string => (typeof row[column] === 'string' && row[column] !== '' ? (row[column] as string) : bad(`no text in column '${column}'`));
     // Parquet's 64-bit integers come as bigint.
-    const label = Number(row.label);
+    const label = typeof row.label === 'number' || typeof row.label === 'bigint' ? Number(row.label) : NaN;
     const fits = task.labels.length === 0 ? label >= 0 && label <= 5 : Number.isInteger(label) && label >= 0 && label < task.labels.length;
-    if (typeof row.label === 'string' || row.label === null || !fits) bad(`label ${String(row.label)} is no ${task.labels.length === 0 ? 'score from 0 to 5' : `class from 0 to ${task.labels.length - 1}`}`);
+    if (!fits) bad(`label ${shown(row.label)} is no ${task.labels.length === 0 ? 'score from 0 to 5' : `class from 0 to ${task.labels.length - 1}`}`);
     return { text: string(text), ...(pair === undefined ? {} : { pair: string(pair) }), label };
   });
 }

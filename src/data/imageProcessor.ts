@@ -6,6 +6,7 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CheckpointError, FileMissingError, InvalidArgumentError, UnsupportedModelError } from '../errors';
 import { refuseRemoteCode } from '../hub/remoteCode';
+import { cut, shown } from '../shown';
 import type { Resampling } from './pixels/resample';
 import { centerBox, type ImageSize, type Rgb } from './pixels/rgbImage';
 
@@ -52,8 +53,8 @@ export const VIT_TRANSFORM: ImageTransform = parseImageProcessor({});
 export function parseImageProcessor(config: Json): ImageTransform {
   const type = config.image_processor_type ?? config.feature_extractor_type ?? 'ViTImageProcessor';
   const family = typeof type === 'string' ? /^(ViT|DeiT)(ImageProcessor(Fast|Pil)?|FeatureExtractor)$/.exec(type)?.[1] : undefined;
-  if (!family) throw new UnsupportedModelError(`preprocessor_config.json: image processor '${String(type)}' is not supported: ViTImageProcessor and DeiTImageProcessor are; give the settings as an ImageTransform instead`);
-  for (const key of REFUSED) if (config[key]) throw new UnsupportedModelError(`preprocessor_config.json: ${key} = ${JSON.stringify(config[key])} is not supported`);
+  if (!family) throw new UnsupportedModelError(`preprocessor_config.json: image processor ${typeof type === 'string' ? `'${cut(type)}'` : shown(type)} is not supported: ViTImageProcessor and DeiTImageProcessor are; give the settings as an ImageTransform instead`);
+  for (const key of REFUSED) if (config[key]) throw new UnsupportedModelError(`preprocessor_config.json: ${key} = ${shown(config[key])} is not supported`);
   const defaults = DEFAULTS[family as 'ViT' | 'DeiT'];
   const value = (key: string): unknown => config[key] ?? defaults[key];
   const flag = (key: string): boolean => {
@@ -71,7 +72,7 @@ export function parseImageProcessor(config: Json): ImageTransform {
   const normalize = flag('do_normalize');
   const mean = rgbOf('image_mean', value('image_mean'));
   const std = rgbOf('image_std', value('image_std'));
-  if (std.includes(0)) bad('image_std', std, 'no zeros: it is divided by');
+  if (!std.every((v) => Number.isFinite(1 / v))) bad('image_std', std, 'no zeros, nor what is all but zero: it is divided by');
   return {
     resize: flag('do_resize') ? size : undefined,
     resampling: RESAMPLING[resample as number],
@@ -119,7 +120,7 @@ export function writeImageProcessor(folder: string, t: ImageTransform): void {
 }
 
 function bad(key: string, value: unknown, wanted: string): never {
-  throw new InvalidArgumentError(`preprocessor_config.json: ${key} = ${JSON.stringify(value)}: wanted ${wanted}`);
+  throw new InvalidArgumentError(`preprocessor_config.json: ${key} = ${shown(value)}: wanted ${wanted}`);
 }
 
 /** A number means a square, in these processors. */
@@ -133,7 +134,7 @@ function sizeOf(key: string, value: unknown): ImageSize | { readonly shortestEdg
   const names = given.map(([k]) => k).sort().join();
   if (names === 'height,width') return { height: side(sides.height), width: side(sides.width) };
   if (names === 'shortest_edge') return { shortestEdge: side(sides.shortest_edge) };
-  throw new UnsupportedModelError(`preprocessor_config.json: ${key} = ${JSON.stringify(value)} is not supported: a number, {height, width} and {shortest_edge} are`);
+  throw new UnsupportedModelError(`preprocessor_config.json: ${key} = ${shown(value)} is not supported: a number, {height, width} and {shortest_edge} are`);
 }
 
 function rgbOf(key: string, value: unknown): Rgb {

@@ -1,5 +1,6 @@
 /** Labelled images wherever they come from, and those that are rows of a table. */
 import { DataRowError, InvalidArgumentError } from '../errors';
+import { shown } from '../shown';
 import type { StoredImage } from './pixels/decode';
 import type { ImageSize } from './pixels/rgbImage';
 
@@ -66,7 +67,7 @@ export class ImageRows implements ImageSource {
       // Parquet's 64-bit integers come as bigint.
       const label = typeof row[labelColumn] === 'bigint' ? Number(row[labelColumn]) : row[labelColumn];
       const most = options.labelNames?.length ?? 2 ** 20;
-      if (!(Number.isInteger(label) && (label as number) >= 0 && (label as number) < most)) throw new DataRowError(name, i + 1, `label ${String(label)} in column '${labelColumn}' is no class from 0 to ${most - 1}`);
+      if (!(Number.isInteger(label) && (label as number) >= 0 && (label as number) < most)) throw new DataRowError(name, i + 1, `label ${shown(label)} in column '${labelColumn}' is no class from 0 to ${most - 1}`);
       return label as number;
     });
     this.labelNames = options.labelNames ?? numberedLabels(this.labels.reduce((a, b) => Math.max(a, b), 0) + 1);

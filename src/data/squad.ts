@@ -2,8 +2,9 @@
  * SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018) from their official JSON. The file counts characters as Python does, in code points; here, as everywhere in
  * JavaScript, offsets are UTF-16 units.
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { DataEntryError, FileMissingError } from '../errors';
+import { DataEntryError } from '../errors';
+import { cut, shown } from '../shown';
+import { readDataFile, utf8 } from './dataFile';
 
 /** One answer: `context.slice(start, start + text.length) === text`. */
 export interface SquadAnswer {
@@ -30,7 +31,6 @@ export interface SquadExample {
  * @throws FileMissingError, DataEntryError with file, article, paragraph, question id and reason
  */
 export function readSquad(file: string): SquadExample[] {
-  if (!existsSync(file)) throw new FileMissingError(`no ${file}: download SQuAD's train-v2.0.json and dev-v2.0.json, or name the file`);
   return examplesIn(parsed(file), file);
 }
 
@@ -42,7 +42,7 @@ export function readSquad(file: string): SquadExample[] {
 export function squadExamples(rows: readonly Readonly<Record<string, unknown>>[], where: string): SquadExample[] {
   const data = rows.map(({ id, title, context, question, answers }) => {
     const { text, answer_start: starts } = (answers ?? {}) as { readonly text?: readonly unknown[]; readonly answer_start?: readonly unknown[] };
-    const list = Array.isArray(text) && Array.isArray(starts) && text.length === starts.length ? text.map((t, i) => ({ text: t as unknown, answer_start: Number(starts[i]) })) : undefined;
+    const list = Array.isArray(text) && Array.isArray(starts) && text.length === starts.length ? text.map((t, i) => ({ text: t as unknown, answer_start: typeof starts[i] === 'bigint' ? Number(starts[i]) : (starts[i] as unknown) })) : undefined;
     return { title, paragraphs: [{ context, qas: [{ id, question, answers: list, is_impossible: list?.length === 0 }] }] };
   });
   return examplesIn({ data }, where);
@@ -58,13 +58,13 @@ function examplesIn(root: unknown, file: string): SquadExample[] {
   arrayIn(root as Json, 'data', 'the file', bad).forEach((article, a) => {
     const inArticle = `article ${a + 1}`;
     const title = stringIn(article, 'title', inArticle, bad);
-    arrayIn(article, 'paragraphs', `${inArticle} '${title}'`, bad).forEach((paragraph, p) => {
-      const inParagraph = `${inArticle} '${title}', paragraph ${p + 1}`;
+    arrayIn(article, 'paragraphs', `${inArticle} '${cut(title)}'`, bad).forEach((paragraph, p) => {
+      const inParagraph = `${inArticle} '${cut(title)}', paragraph ${p + 1}`;
       const context = stringIn(paragraph, 'context', inParagraph, bad);
       const unitOf = codePointOffsets(context);
       arrayIn(paragraph, 'qas', inParagraph, bad).forEach((qa, q) => {
         const id = stringIn(qa, 'id', `${inParagraph}, question ${q + 1}`, bad);
-        const at = `${inParagraph}, question ${q + 1} (${id})`;
+        const at = `${inParagraph}, question ${q + 1} (${cut(id)})`;
         if (id === '') bad(at, 'the id is empty');
         if (placeOf.has(id)) bad(at, `the id is that of ${placeOf.get(id)} too`);
         placeOf.set(id, `${inParagraph}, question ${q + 1}`);
@@ -86,12 +86,8 @@ type Json = Record<string, unknown>;
 type Bad = (entry: string, reason: string) => never;
 
 function parsed(file: string): unknown {
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file));
-  } catch (cause) {
-    throw new DataEntryError(file, 'the file', 'no UTF-8 text', { cause });
-  }
+  const text = utf8(readDataFile(file, "download SQuAD's train-v2.0.json and dev-v2.0.json, or name the file"));
+  if (text === undefined) throw new DataEntryError(file, 'the file', 'no UTF-8 text');
   try {
     return JSON.parse(text);
   } catch (cause) {
@@ -103,10 +99,10 @@ function answerIn(answer: Json, context: string, unitOf: (codePoint: number) => 
   const text = stringIn(answer, 'text', at, bad);
   const { answer_start: offset } = answer;
   if (text === '') bad(at, 'the text is empty');
-  if (!Number.isSafeInteger(offset) || (offset as number) < 0) bad(at, `'answer_start' is ${JSON.stringify(offset) ?? 'missing'} instead of a whole number from 0`);
+  if (!Number.isSafeInteger(offset) || (offset as number) < 0) bad(at, `'answer_start' is ${offset === undefined ? 'missing' : shown(offset)} instead of a whole number from 0`);
   const start = unitOf(offset as number);
   if (start === undefined || !context.startsWith(text, start))
-    bad(at, `'${text}' does not stand at character ${String(offset)} of the context, where there is '${start === undefined ? '' : context.slice(start, start + text.length)}': is 'answer_start' counted in code points?`);
+    bad(at, `'${cut(text)}' does not stand at character ${String(offset)} of the context, where there is '${start === undefined ? '' : cut(context.slice(start, start + text.length))}': is 'answer_start' counted in code points?`);
   return { text, start: start! };
 }
 

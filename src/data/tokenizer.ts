@@ -10,8 +10,11 @@ import { CheckpointError, FileMissingError, InvalidArgumentError, SequenceTooLon
 import { refuseRemoteCode } from '../hub/remoteCode';
 import { alignBertText, type BertTextOptions, bertWords, normalizeBertText, splitBertText } from './bertText';
 import { ByteLevelBpe } from './byteLevelBpe';
+import { shown } from '../shown';
+import { readDataFile, utf8 } from './dataFile';
 import { robertaTokenizerJson } from './robertaVocabulary';
 import { type TemplatePart, templatesOf, type Templates } from './template';
+import { checkTokenizerJson, isObject, reasonOf } from './tokenizerJson';
 
 /** Token ids of one text or pair, with special tokens. */
 export interface Encoding {
@@ -87,38 +90,48 @@ export class Tokenizer {
     refuseRemoteCode(settings, file('tokenizer_config.json'));
     if (existsSync(file('tokenizer.json'))) {
       const json = readJson(file('tokenizer.json'));
-      const normalizer = json.normalizer as { lowercase?: boolean } | undefined;
-      try {
-        return new Tokenizer(new WordPiece(json, settings), json, normalizer?.lowercase ?? true, settings);
-      } catch (cause) {
-        throw new CheckpointError(`${file('tokenizer.json')}: ${(cause as Error).message}`, { cause });
-      }
+      return Tokenizer.tried(file('tokenizer.json'), () => json, settings);
     }
     if (!existsSync(file('vocab.txt'))) {
       if (existsSync(file('vocab.json')) && existsSync(file('merges.txt'))) return Tokenizer.fromRobertaFiles(folder, settings);
       throw new FileMissingError(`neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt in ${folder}`);
     }
-    const tokens = readFileSync(file('vocab.txt'), 'utf8').split(/\r?\n/);
+    const text = utf8(readDataFile(file('vocab.txt'), 'it is a vocabulary'));
+    if (text === undefined) throw new CheckpointError(`${file('vocab.txt')}: no UTF-8 text`);
+    const tokens = text.split(/\r?\n/);
     if (tokens.at(-1) === '') tokens.pop();
     // A vocabulary with capitals is a cased model's, when nothing else says so.
     const cased = tokens.some((t) => /^\p{Lu}\p{Ll}+$/u.test(t));
-    return Tokenizer.fromVocabulary(tokens, { lowerCase: (settings.do_lower_case as boolean | undefined) ?? !cased });
+    const lowerCase = settings.do_lower_case ?? !cased;
+    if (typeof lowerCase !== 'boolean') throw new CheckpointError(`${file('tokenizer_config.json')}: do_lower_case is ${shown(lowerCase)}, neither true nor false`);
+    try {
+      return Tokenizer.fromVocabulary(tokens, { lowerCase });
+    } catch (cause) {
+      throw new CheckpointError(`${file('vocab.txt')}: ${reasonOf(cause)}`, { cause });
+    }
+  }
+
+  /** A tokenizer of a tokenizer.json that may be damaged. @throws CheckpointError naming where it is from, also when it cannot take apart and put together a simple text */
+  private static tried(from: string, makeJson: () => Record<string, unknown>, settings: Readonly<Record<string, unknown>>): Tokenizer {
+    try {
+      const json = makeJson();
+      checkTokenizerJson(json);
+      const lowerCase = (json.normalizer as { lowercase?: unknown } | null | undefined)?.lowercase ?? true;
+      const tokenizer = new Tokenizer(new WordPiece(json, settings), json, lowerCase === true, settings);
+      tokenizer.decode(tokenizer.encode('A b, c.', 'd').inputIds);
+      return tokenizer;
+    } catch (cause) {
+      throw new CheckpointError(`${from}: ${reasonOf(cause)}`, { cause });
+    }
   }
 
   private static fromRobertaFiles(folder: string, config: Readonly<Record<string, unknown>>): Tokenizer {
     const read = (name: string) => (existsSync(path.join(folder, name)) ? readJson(path.join(folder, name)) : {});
     const settings = { ...config, ...read('special_tokens_map.json') };
-    try {
-      const json = robertaTokenizerJson({
-        vocabulary: read('vocab.json') as Record<string, number>,
-        merges: readFileSync(path.join(folder, 'merges.txt'), 'utf8'),
-        added: read('added_tokens.json') as Record<string, number>,
-        settings,
-      });
-      return new Tokenizer(new WordPiece(json, settings), json, false, settings);
-    } catch (cause) {
-      throw new CheckpointError(`${folder}: ${(cause as Error).message}`, { cause });
-    }
+    const merges = utf8(readDataFile(path.join(folder, 'merges.txt'), 'it belongs to vocab.json'));
+    if (merges === undefined) throw new CheckpointError(`${path.join(folder, 'merges.txt')}: no UTF-8 text`);
+    const [vocabulary, added] = [read('vocab.json') as Record<string, number>, read('added_tokens.json') as Record<string, number>];
+    return Tokenizer.tried(`${path.join(folder, 'vocab.json')} with merges.txt`, () => robertaTokenizerJson({ vocabulary, merges, added, settings }), settings);
   }
 
   /** A tokenizer of a list of tokens, by id. Continuations begin with `##`. */
@@ -181,7 +194,9 @@ export class Tokenizer {
   /** Ids of a text alone, without special tokens. */
   ids(text: string): number[] {
     if (this.bytes) return this.bytes.tokens(text).ids;
-    return this.wordPiece.encode(text, { add_special_tokens: false }).ids;
+    const { ids } = this.wordPiece.encode(text, { add_special_tokens: false });
+    if ((ids as unknown[]).includes(undefined)) throw new CheckpointError(`the vocabulary has no token for a part of ${shown(text)}, and none for what is unknown`);
+    return ids;
   }
 
   /**
@@ -384,9 +399,12 @@ export function longestFirst(a: number, b: number, limit: number): [number, numb
 }
 
 function readJson(file: string): Record<string, unknown> {
+  let json: unknown;
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+    json = JSON.parse(readFileSync(file, 'utf8'));
   } catch (cause) {
     throw new CheckpointError(`${file}: no JSON: ${(cause as Error).message}`, { cause });
   }
+  if (!isObject(json)) throw new CheckpointError(`${file}: no JSON object`);
+  return json as Record<string, unknown>;
 }

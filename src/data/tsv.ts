@@ -1,6 +1,7 @@
 /** GLUE's TSV files: UTF-8, split on tabs alone, a quote is an ordinary character; lines end in LF or CRLF. Strict: a row of another width is an error, not a guess. */
-import { existsSync, readFileSync } from 'node:fs';
-import { DataRowError, FileMissingError } from '../errors';
+import { DataRowError } from '../errors';
+import { cut } from '../shown';
+import { readDataFile, utf8 } from './dataFile';
 
 /** What a file is like. */
 export interface TsvLayout {
@@ -20,13 +21,8 @@ type Row<C extends Columns> = { readonly [K in keyof C]: undefined extends C[K] 
 
 /** Reads columns of a file; every wanted value must be there. @throws FileMissingError, DataRowError with file, line (from 1) and reason */
 export function readTsv<C extends Columns>(file: string, layout: TsvLayout, columns: C): Row<C>[] {
-  if (!existsSync(file)) throw new FileMissingError(`no ${file}: ${layout.missing}`);
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file));
-  } catch {
-    throw new DataRowError(file, 1, 'the file is no UTF-8 text');
-  }
+  const text = utf8(readDataFile(file, layout.missing));
+  if (text === undefined) throw new DataRowError(file, 1, 'the file is no UTF-8 text');
   const lines = text.split('\n').map((l) => (l.endsWith('\r') ? l.slice(0, -1) : l));
   if (lines.at(-1) === '') lines.pop();
   const header = layout.header ? (lines[0] ?? '').split('\t') : undefined;
@@ -34,7 +30,8 @@ export function readTsv<C extends Columns>(file: string, layout: TsvLayout, colu
     if (c === undefined) return [];
     if (typeof c === 'number') return [[key, c]];
     const i = header ? header.indexOf(c) : -1;
-    if (i < 0) throw new DataRowError(file, 1, `no column '${c}' among ${(header ?? []).map((h) => `'${h}'`).join(', ')}`);
+    if (i < 0) throw new DataRowError(file, 1, `no column '${c}' among ${cut((header ?? []).map((h) => `'${h}'`).join(', '))}`);
+    if (header!.lastIndexOf(c) !== i) throw new DataRowError(file, 1, `two columns are called '${c}'`);
     return [[key, i]];
   });
   const width = header?.length ?? layout.width;

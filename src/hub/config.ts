@@ -3,7 +3,8 @@
  * else is refused. Keys that are absent have the default of Hugging Face's config class.
  */
 import { UnsupportedModelError } from '../errors';
-import { ConfigFields } from './configFields';
+import { shown } from '../shown';
+import { ConfigFields, MOST_LAYERS } from './configFields';
 
 /** What the architectures have in common: Hugging Face's BertConfig in camel case. */
 interface EncoderConfig {
@@ -99,7 +100,7 @@ export function parseDistilBertConfig(json: Json): DistilBertConfig {
     modelType: 'distilbert',
     vocabSize: read.count('vocab_size', 30522),
     hiddenSize: read.count('dim', 768),
-    numHiddenLayers: read.count('n_layers', 6),
+    numHiddenLayers: read.count('n_layers', 6, MOST_LAYERS),
     numAttentionHeads: read.count('n_heads', 12),
     intermediateSize: read.count('hidden_dim', 3072),
     maxPositionEmbeddings: read.count('max_position_embeddings', 512),
@@ -124,7 +125,7 @@ function encoderOf(json: Json, defaults: { readonly vocabSize: number; readonly 
   return checked('hidden_size', {
     vocabSize: read.count('vocab_size', defaults.vocabSize),
     hiddenSize: read.count('hidden_size', 768),
-    numHiddenLayers: read.count('num_hidden_layers', 12),
+    numHiddenLayers: read.count('num_hidden_layers', 12, MOST_LAYERS),
     numAttentionHeads: read.count('num_attention_heads', 12),
     intermediateSize: read.count('intermediate_size', 3072),
     maxPositionEmbeddings: read.count('max_position_embeddings', 512),
@@ -142,7 +143,7 @@ const ONLY_GELU = 'only the exact gelu is supported';
 
 function checkType(json: Json, supported: readonly string[]): void {
   if (!supported.includes(json.model_type as string))
-    throw new UnsupportedModelError(`config.json has model_type ${JSON.stringify(json.model_type)}; supported: ${supported.join(', ')}`);
+    throw new UnsupportedModelError(`config.json has model_type ${shown(json.model_type)}; supported: ${supported.join(', ')}`);
 }
 
 function checked<C extends EncoderConfig>(sizeKey: string, config: C): C {
@@ -158,7 +159,7 @@ function common(read: ConfigFields, padTokenId: number): Pick<EncoderConfig, 'pa
   return { padTokenId: tokenId(read, 'pad_token_id', padTokenId), initializerRange: read.positive('initializer_range', 0.02), numLabels: Object.keys(id2label).length, id2label };
 }
 
-const tokenId = (read: ConfigFields, key: string, fallback: number): number => read.number(key, fallback, (v) => Number.isInteger(v) && v >= 0, 'a token id');
+const tokenId = (read: ConfigFields, key: string, fallback: number): number => read.number(key, fallback, (v) => Number.isSafeInteger(v) && v >= 0, 'a token id');
 
 /** Writes a Hugging Face config. @param architecture class name such as `BertForSequenceClassification` */
 export function serializeTextConfig(c: TextConfig, architecture: string): Record<string, unknown> {

@@ -110,7 +110,10 @@ export function layoutOf(names: readonly string[]): Layout {
     if (split === undefined) continue;
     const key = config === undefined || config === 'data' ? 'default' : config;
     const splits = layout.get(key) ?? new Map<string, string[]>();
-    layout.set(key, splits.set(split, [...(splits.get(split) ?? []), name]));
+    layout.set(key, splits);
+    const files = splits.get(split);
+    if (files) files.push(name);
+    else splits.set(split, [name]);
   }
   return layout;
 }

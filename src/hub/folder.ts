@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { CheckpointError, CheckpointKeysError, FileMissingError, ShapeError } from '../errors';
+import { cut, shown } from '../shown';
 import { checkPlainName } from './names';
 import { refuseRemoteCode } from './remoteCode';
 import { readSafetensors, type StoredTensor, writeSafetensorsFrom } from './safetensors';
@@ -66,10 +67,12 @@ function readIndex(folder: string): Map<string, string[]> {
   }
   if (!map || typeof map !== 'object' || Array.isArray(map)) throw new CheckpointError(`${file}: no weight_map: download it again`);
   for (const [name, shard] of Object.entries(map)) {
-    if (typeof shard !== 'string') throw new CheckpointError(`${file}: the file of ${name} is ${JSON.stringify(shard)}, no name`);
+    if (typeof shard !== 'string') throw new CheckpointError(`${file}: the file of ${cut(name)} is ${shown(shard)}, no name`);
     checkPlainName(shard, file);
-    if (!shard.endsWith('.safetensors')) throw new CheckpointError(`${file}: the file of ${name} is ${shard}, no safetensors file`);
-    shards.set(shard, [...(shards.get(shard) ?? []), name]);
+    if (!shard.endsWith('.safetensors')) throw new CheckpointError(`${file}: the file of ${cut(name)} is ${cut(shard)}, no safetensors file`);
+    const names = shards.get(shard);
+    if (names) names.push(name);
+    else shards.set(shard, [name]);
   }
   if (shards.size === 0) throw new CheckpointError(`${file}: names no weight`);
   return shards;

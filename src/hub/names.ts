@@ -3,6 +3,7 @@
  * read on another (huggingface_hub's `_validate_relative_filename`, and Windows' naming rules).
  */
 import { InvalidArgumentError, UnsafeFileNameError } from '../errors';
+import { shown } from '../shown';
 
 /** Windows opens a device under these names, whatever ending they have. */
 const DEVICE = /^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$/i;
@@ -21,7 +22,7 @@ function escape(name: string): string | undefined {
 /** Refuses a name that only an attack would hold: git itself lists no such one. @throws UnsafeFileNameError */
 export function checkStaysInside(name: string, from: string): void {
   const reason = escape(name);
-  if (reason) throw new UnsafeFileNameError(`${from} names a file ${JSON.stringify(name)}: ${reason}; nothing was written. Do not use this repository`);
+  if (reason) throw new UnsafeFileNameError(`${from} names a file ${shown(name)}: ${reason}; nothing was written. Do not use this repository`);
 }
 
 /** Refuses a relative path that cannot be stored safely on every system. @throws UnsafeFileNameError */
@@ -39,13 +40,13 @@ export function checkFileName(name: string, from: string): void {
           : segments.some((s) => Buffer.byteLength(s) > 255) || name.length > 1024
             ? 'it is too long'
             : undefined;
-  if (reason) throw new UnsafeFileNameError(`${from} names a file ${JSON.stringify(name)}: ${reason}; nothing was written. Ask the owner of the repository to rename it`);
+  if (reason) throw new UnsafeFileNameError(`${from} names a file ${shown(name)}: ${reason}; nothing was written. Ask the owner of the repository to rename it`);
 }
 
 /** Refuses anything but the plain name of a file in the same folder. @throws UnsafeFileNameError */
 export function checkPlainName(name: string, from: string): void {
   checkFileName(name, from);
-  if (name.includes('/')) throw new UnsafeFileNameError(`${from} names a file ${JSON.stringify(name)}: it must lie in the same folder`);
+  if (name.includes('/')) throw new UnsafeFileNameError(`${from} names a file ${shown(name)}: it must lie in the same folder`);
 }
 
 /** Refuses what is no repository name, `name` or `owner/name`, as huggingface_hub's `validate_repo_id`. @throws InvalidArgumentError */

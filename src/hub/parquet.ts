@@ -3,8 +3,11 @@
  * where those are exact. Hugging Face's `datasets` writes its features, with the names of classes, as JSON under the key `huggingface` of the file's metadata.
  */
 import { existsSync, statSync } from 'node:fs';
-import type { FileMetaData, SchemaTree } from 'hyparquet';
-import { FileMissingError, InvalidArgumentError, ParquetError } from '../errors';
+import { open as openFile } from 'node:fs/promises';
+import type { AsyncBuffer, Compressors, FileMetaData, SchemaElement, SchemaTree } from 'hyparquet';
+import { FileMissingError, InvalidArgumentError, ParquetError, SlimFitError } from '../errors';
+import { cut } from '../shown';
+import { checkFooter, checkPages, type ReadyPage } from './parquetPages';
 
 /** A value of a Parquet column: lists become arrays, structs become objects. */
 export type ParquetValue = string | number | bigint | boolean | null | Uint8Array | Date | readonly ParquetValue[] | { readonly [field: string]: ParquetValue };
@@ -36,22 +39,34 @@ async function reading<T>(file: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (cause) {
-    if (cause instanceof InvalidArgumentError) throw cause;
-    throw new ParquetError(`${file}: ${(cause as Error).message}: the file is damaged or no Parquet file; download or write it again`, { cause });
+    if (cause instanceof SlimFitError) throw cause;
+    throw new ParquetError(`${file}: ${cut((cause as Error).message)}: the file is damaged or no Parquet file; download or write it again`, { cause });
   }
 }
 
-async function open(file: string) {
+/** Rows for each byte of a file at most: a column of one value packs well, but no more than that. */
+const MOST_ROWS_A_BYTE = 2 ** 14;
+
+const open = (file: string) => reading(file, () => opened(file));
+
+async function opened(file: string) {
   if (!existsSync(file) || !statSync(file).isFile()) throw new FileMissingError(`no Parquet file ${file}`);
-  const { asyncBufferFromFile, parquetMetadataAsync, parquetSchema } = await import('hyparquet');
-  const buffer = await asyncBufferFromFile(file);
-  const metadata = await reading(file, () => parquetMetadataAsync(buffer));
-  const schema = await reading(file, async () => parquetSchema(metadata));
+  const { parquetMetadataAsync, parquetSchema } = await import('hyparquet');
+  const buffer = fileBuffer(file, statSync(file).size);
+  const last = Buffer.from(await buffer.slice(Math.max(0, buffer.byteLength - 8)));
+  const metadataBytes = last.length === 8 ? last.readUInt32LE(0) : Infinity;
+  if (last.toString('latin1', 4) !== 'PAR1' || metadataBytes > buffer.byteLength - 8) throw new Error('it does not end as a Parquet file does');
+  checkFooter(new Uint8Array(await buffer.slice(buffer.byteLength - 8 - metadataBytes)), metadataBytes);
+  const metadata = await parquetMetadataAsync(buffer);
+  const schema = parquetSchema(metadata);
   const columns = schema.children.map((c) => c.element.name);
+  const twice = columns.find((c, i) => columns.indexOf(c) !== i || c === '__proto__');
+  if (twice !== undefined) throw new ParquetError(`${file}: two columns are called '${cut(twice)}', or none can be: the file cannot be read as rows by column name`);
   const numRows = Number(metadata.num_rows);
   const inGroups = metadata.row_groups.reduce((n, g) => n + Number(g.num_rows), 0);
   // Otherwise rows would be made up from a number alone.
   if (!Number.isSafeInteger(numRows) || numRows < 0 || numRows !== inGroups || metadata.row_groups.some((g) => g.num_rows < 0)) throw new ParquetError(`${file}: says that it has ${numRows} rows, but its row groups have ${inGroups}: the file is damaged`);
+  if (numRows > MOST_ROWS_A_BYTE * buffer.byteLength) throw new ParquetError(`${file}: says that it has ${numRows} rows in ${buffer.byteLength} bytes: the file is damaged`);
   // What is wrong here hyparquet would tell by a rejection that no one can catch, which ends the process.
   const leaves = leavesOf(schema).sort().join();
   for (const g of metadata.row_groups) {
@@ -63,6 +78,80 @@ async function open(file: string) {
     }
   }
   return { buffer, metadata, columns, numRows };
+}
+
+/** A file as hyparquet reads it. Every part has an ArrayBuffer of its own. */
+function fileBuffer(file: string, byteLength: number): AsyncBuffer {
+  return {
+    byteLength,
+    async slice(start, end = byteLength) {
+      const into = new Uint8Array(Math.max(0, Math.min(end, byteLength) - start));
+      const handle = await openFile(file, 'r');
+      try {
+        for (let got = 0; got < into.length; ) {
+          const { bytesRead } = await handle.read(into, got, into.length - got, start + got);
+          if (bytesRead === 0) throw new Error('the file was cut while it was read');
+          got += bytesRead;
+        }
+      } finally {
+        await handle.close();
+      }
+      return into.buffer;
+    },
+  };
+}
+
+/** The same file, whose columns are looked at before hyparquet gets them, and the codecs, which decompress no page twice. */
+function guarded(buffer: AsyncBuffer, { row_groups: groups, schema }: FileMetaData, codecs: Compressors): { readonly file: AsyncBuffer; readonly compressors: Compressors } {
+  const parts = groups.flatMap((g) =>
+    g.columns.flatMap(({ meta_data: column }) => {
+      const begin = Number(column!.dictionary_page_offset || column!.data_page_offset);
+      return g.num_rows === 0n ? [] : [{ begin, end: begin + Number(column!.total_compressed_size), column: column!, rows: Number(g.num_rows) }];
+    }),
+  );
+  /** Decompressed pages, until hyparquet asks for them, by size. It hands on copies, so that they are known by their bytes. */
+  const ready = new Map<string, ReadyPage[]>();
+  const keyOf = (packed: Uint8Array, size: number): string => `${packed.length} ${size}`;
+  const file: AsyncBuffer = {
+    byteLength: buffer.byteLength,
+    async slice(start, end = buffer.byteLength) {
+      const bytes = await buffer.slice(start, end);
+      for (const part of parts) {
+        if (part.end <= start || part.begin >= end) continue;
+        if (part.begin < start || part.end > end) throw new Error(`bytes ${start} to ${end} are no whole column`);
+        for (const page of checkPages(new Uint8Array(bytes, part.begin - start, part.end - part.begin), part.column, pathOf(schema, part.column.path_in_schema), part.rows, codecs)) {
+          const key = keyOf(page.packed, page.page.length);
+          const same = ready.get(key);
+          if (same) same.push(page);
+          else ready.set(key, [page]);
+        }
+      }
+      return bytes;
+    },
+  };
+  const taken = (bytes: Uint8Array, size: number): Uint8Array | undefined => {
+    const same = ready.get(keyOf(bytes, size));
+    const i = same?.findIndex(({ packed }) => Buffer.compare(packed, bytes) === 0) ?? -1;
+    return i < 0 ? undefined : same!.splice(i, 1)[0].page;
+  };
+  return { file, compressors: Object.fromEntries(Object.entries(codecs).map(([name, codec]) => [name, (bytes: Uint8Array, size: number) => taken(bytes, size) ?? codec(bytes, size)])) };
+}
+
+/** Elements of the schema on the way to a column, which stands as a tree in pre-order. */
+function pathOf(schema: readonly SchemaElement[], names: readonly string[]): SchemaElement[] {
+  const behind = (i: number): number => Array.from({ length: schema[i].num_children ?? 0 }).reduce<number>((next) => behind(next), i + 1);
+  const path: SchemaElement[] = [];
+  let parent = 0;
+  for (const name of names) {
+    let i = parent + 1;
+    for (let k = 0; schema[i].name !== name; k++) {
+      if (k >= (schema[parent].num_children ?? 0)) throw new Error(`the schema has no column ${names.join('.')}`);
+      i = behind(i);
+    }
+    path.push(schema[i]);
+    parent = i;
+  }
+  return path;
 }
 
 /** Paths of the columns that hold values. */
@@ -87,7 +176,7 @@ export async function readParquetFile(file: string, options: ParquetReadOptions 
   if (!(Number.isInteger(from) && Number.isInteger(to) && from >= 0 && from <= to && to <= numRows)) throw new InvalidArgumentError(`rows ${from} to ${to} were asked for, but ${file} has ${numRows}`);
   if (from === to) return [];
   const [{ parquetReadObjects }, { compressors }] = await Promise.all([import('hyparquet'), import('hyparquet-compressors')]);
-  const rows = await reading(file, () => parquetReadObjects({ file: buffer, metadata, columns: options.columns && [...options.columns], rowStart: from, rowEnd: to, compressors, utf8: false }));
+  const rows = await reading(file, () => parquetReadObjects({ ...guarded(buffer, metadata, compressors), metadata, columns: options.columns && [...options.columns], rowStart: from, rowEnd: to, utf8: false }));
   if (rows.length !== to - from) throw new ParquetError(`${file}: ${to - from} rows were due, ${rows.length} came: the file is damaged`);
   for (const row of rows) for (const name of Object.keys(row)) row[name] = plain(row[name]);
   return rows;

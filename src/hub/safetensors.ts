@@ -2,9 +2,11 @@
  * Reading and writing safetensors files (huggingface/safetensors, format version 0.3): 8 bytes of header length, a JSON header of
  * {name: {dtype, shape, data_offsets}}, then the data without holes. A malformed file is refused before anything of its claimed size is allocated.
  */
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { CheckpointError, FileMissingError, InvalidArgumentError } from '../errors';
+import { cut, shown } from '../shown';
+import { repeatedKey } from './repeatedKey';
 
 /** A tensor of a file, converted to 32-bit numbers: F16, BF16 and F64 to float32, I64 to int32 where it fits. */
 export interface StoredTensor {
@@ -41,10 +43,12 @@ export function rawTypeOf(name: string, data: RawArray): RawType {
 
 function openFile(file: string): number {
   try {
-    return openSync(file, 'r');
+    // To open a pipe waits for a writer, and a folder opens, but cannot be read.
+    if (statSync(file).isFile()) return openSync(file, 'r');
   } catch (cause) {
     throw new FileMissingError(`cannot open ${file}: ${(cause as Error).message}`, { cause });
   }
+  throw new FileMissingError(`cannot open ${file}: it is no file`);
 }
 
 /** Reads all tensors. @throws CheckpointError naming file and reason, FileMissingError */
@@ -94,6 +98,11 @@ export class SafetensorsReader {
     return this.entries.get(name)?.shape;
   }
 
+  /** Type of a tensor's elements; undefined when there is none of that name. */
+  dtypeOf(name: string): RawType | undefined {
+    return this.entries.get(name)?.dtype as RawType | undefined;
+  }
+
   /** The values, to the bit. @throws CheckpointError when the file has no such tensor, or was cut meanwhile */
   read(name: string): RawArray {
     const e = this.entries.get(name);
@@ -123,30 +132,38 @@ function readHeader(file: string, fd: number, itemBytes: Readonly<Record<string,
   const raw = new Uint8Array(headerBytes);
   readFully(file, fd, raw, 8);
   let header: unknown;
+  let text = '';
   try {
-    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(raw));
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(raw);
+    header = JSON.parse(text);
   } catch {
     bad('its header is no UTF-8 JSON');
   }
-  if (header === null || typeof header !== 'object' || Array.isArray(header)) bad('its header is no JSON object');
+  if (header === null || typeof header !== 'object' || Array.isArray(header) || !text.startsWith('{')) bad('its header is no JSON object');
+  // Of two entries of a name JSON.parse takes the last, other programs the first.
+  const twice = repeatedKey(text);
+  if (twice !== undefined) bad(`its header has two entries ${shown(twice)}`);
+  const { __metadata__: metadata = null } = header as Record<string, unknown>;
+  if (metadata !== null && (typeof metadata !== 'object' || Array.isArray(metadata) || !Object.values(metadata).every((v) => typeof v === 'string'))) bad(`its __metadata__ is ${shown(metadata)}, not texts by name`);
   const dataBytes = fileBytes - 8 - headerBytes;
   const entries = new Map<string, Entry>();
   const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
   for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
     if (name === '__metadata__') continue;
     const { dtype, shape, data_offsets } = (value ?? {}) as Record<string, unknown>;
-    if (typeof dtype !== 'string' || !Object.hasOwn(itemBytes, dtype)) bad(`tensor ${name} has dtype ${String(dtype)}, not one of ${Object.keys(itemBytes).join(', ')}`);
-    if (!Array.isArray(shape) || !shape.every(isCount)) bad(`tensor ${name} has shape ${JSON.stringify(shape)}`);
-    if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isCount)) bad(`tensor ${name} has offsets ${JSON.stringify(data_offsets)}`);
+    const tensor = `tensor ${cut(name)}`;
+    if (typeof dtype !== 'string' || !Object.hasOwn(itemBytes, dtype)) bad(`${tensor} has dtype ${typeof dtype === 'string' ? cut(dtype) : shown(dtype)}, not one of ${Object.keys(itemBytes).join(', ')}`);
+    if (!Array.isArray(shape) || !shape.every(isCount)) bad(`${tensor} has shape ${shown(shape)}`);
+    if (!Array.isArray(data_offsets) || data_offsets.length !== 2 || !data_offsets.every(isCount)) bad(`${tensor} has offsets ${shown(data_offsets)}`);
     const [begin, end] = data_offsets as [number, number];
     const want = (shape as number[]).reduce((a, b) => a * b, 1) * itemBytes[dtype as string];
-    if (end - begin !== want) bad(`tensor ${name} of shape [${shape}] needs ${want} bytes, but its offsets span ${end - begin}`);
-    if (end > dataBytes) bad(`tensor ${name} ends at byte ${end} of the data, but there are ${dataBytes}`);
+    if (end - begin !== want) bad(`${tensor} of shape ${shown(shape)} needs ${want} bytes, but its offsets span ${end - begin}`);
+    if (end > dataBytes) bad(`${tensor} ends at byte ${end} of the data, but there are ${dataBytes}`);
     entries.set(name, { dtype: dtype as string, shape: shape as number[], begin, end });
   }
   let at = 0;
   for (const [name, e] of [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)) {
-    if (e.begin !== at) bad(`tensor ${name} begins at byte ${e.begin}, but the one before ends at ${at}`);
+    if (e.begin !== at) bad(`tensor ${cut(name)} begins at byte ${e.begin}, but the one before ends at ${at}`);
     at = e.end;
   }
   if (at !== dataBytes) bad(`${dataBytes} bytes of data, but its tensors cover ${at}`);
@@ -174,7 +191,7 @@ function convert(file: string, name: string, dtype: string, bytes: Uint8Array): 
     case 'I64':
       return Int32Array.from(new BigInt64Array(buffer), (v) => {
         const n = Number(v);
-        if (n !== (n | 0)) throw new CheckpointError(`${file}: tensor ${name} holds ${v}, which does not fit 32 bits`);
+        if (n !== (n | 0)) throw new CheckpointError(`${file}: tensor ${cut(name)} holds ${v}, which does not fit 32 bits`);
         return n;
       });
     case 'BF16': {

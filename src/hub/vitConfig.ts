@@ -1,6 +1,7 @@
 /** `config.json` of a ViT or DeiT checkpoint, as Hugging Face writes it. Read strictly: a model that would compute something else is refused. */
 import { UnsupportedModelError } from '../errors';
-import { ConfigFields } from './configFields';
+import { shown } from '../shown';
+import { ConfigFields, MOST_LAYERS } from './configFields';
 
 /** A vision transformer's shape and settings; Hugging Face's ViTConfig in camel case. */
 export interface ViTConfig {
@@ -43,7 +44,7 @@ export function parseViTConfig(json: Readonly<Record<string, unknown>>): ViTConf
   const square = (key: string, fallback: number): number => {
     const v = json[key];
     if (Array.isArray(v) && v.length === 2 && v[0] === v[1]) return new ConfigFields({ [key]: v[0] }).count(key);
-    if (Array.isArray(v)) throw new UnsupportedModelError(`config.json has ${key} ${JSON.stringify(v)}; only squares are supported`);
+    if (Array.isArray(v)) throw new UnsupportedModelError(`config.json has ${key} ${shown(v)}; only squares are supported`);
     return fields.count(key, fallback);
   };
   const id2label = fields.labels();
@@ -53,7 +54,7 @@ export function parseViTConfig(json: Readonly<Record<string, unknown>>): ViTConf
     patchSize: square('patch_size', 16),
     numChannels: fields.count('num_channels', 3),
     hiddenSize: fields.count('hidden_size', 768),
-    numHiddenLayers: fields.count('num_hidden_layers', 12),
+    numHiddenLayers: fields.count('num_hidden_layers', 12, MOST_LAYERS),
     numAttentionHeads: fields.count('num_attention_heads', 12),
     intermediateSize: fields.count('intermediate_size', 3072),
     layerNormEps: fields.positive('layer_norm_eps', 1e-12),

@@ -188,9 +188,10 @@ export class AdamW {
     if (this.settings.idleMoments === 'keep' || idle <= this.settings.idleAfter) this.stateOf(parameter);
   }
 
-  private checkFits(parameter: Parameter, { m, v }: AdamWParameterSnapshot): void {
+  /** Looks whether a state could be restored. @throws InvalidArgumentError as `restoreOf` */
+  checkFits(parameter: Parameter, { m, v }: AdamWParameterSnapshot): void {
     const block = this.blockOf(parameter);
-    const fits = (x: Float32Array | CodedMomentValues) => (x instanceof Float32Array ? block === undefined && x.length === parameter.size : block !== undefined && x.codes.length === Math.ceil(parameter.size / 4) && x.scales.length === parameter.size / block);
+    const fits = (x: Float32Array | CodedMomentValues) => (x instanceof Float32Array ? block === undefined && x.length === parameter.size : block !== undefined && x.codes instanceof Int32Array && x.scales instanceof Float32Array && x.codes.length === Math.ceil(parameter.size / 4) && x.scales.length === parameter.size / block);
     if (!fits(m) || !fits(v)) throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are not ${block === undefined ? 'float32' : '8-bit'} ones of ${parameter.size} elements: restore it into an optimizer of the same settings`);
   }
 

@@ -12,7 +12,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { CheckpointError, InvalidArgumentError } from '../errors';
+import { CheckpointError, InvalidArgumentError, SlimFitError } from '../errors';
+import { cut, shown } from '../shown';
 import { type RawArray, rawTypeOf, safetensorsContents, SafetensorsReader, tensorBytes, type TensorPlan } from '../hub/safetensors';
 import { WEIGHTS_FILE } from '../hub/folder';
 import type { LabelledBatch, Model } from '../models/model';
@@ -54,6 +55,19 @@ export interface TrainingRun<Batch extends LabelledBatch> extends Trained {
   readonly processingClass: SavesItself | undefined;
 }
 
+interface StoredTensorName {
+  readonly $tensor: string;
+}
+type StoredMoment = StoredTensorName | { readonly codes: StoredTensorName; readonly scales: StoredTensorName };
+
+/** Moments of a parameter; their values are elsewhere. */
+interface StoredMoments {
+  readonly m: StoredMoment;
+  readonly v: StoredMoment;
+  readonly step: number;
+  readonly idle: number;
+}
+
 /** trainer_state.json: the names of Hugging Face's Trainer where it has one, and the rest under `slimfit`. */
 interface StoredState {
   readonly global_step: number;
@@ -69,7 +83,7 @@ interface StoredState {
     readonly overruled: readonly (readonly [layer: number, frozen: boolean])[];
     readonly policy: PolicyState;
     /** By parameter, in the order in which they got state; `{ $tensor }` stands for values in optimizer.safetensors. */
-    readonly optimizer: readonly (readonly [parameter: string, state: unknown])[];
+    readonly optimizer: readonly (readonly [parameter: string, state: StoredMoments])[];
     readonly best: { readonly metric: string; readonly value: string; readonly step: number; readonly folder: string } | null;
   };
 }
@@ -112,10 +126,10 @@ export async function writeCheckpoint<Batch extends LabelledBatch>(dir: string, 
   // What the moments are made of is up to the optimizer. A header comes before its data, so each parameter's state is looked at once for its size, and once more to be written.
   const moments: TensorPlan[] = [];
   const owners = new Map<string, Parameter>();
-  const states: [string, unknown][] = [];
+  const states: [string, StoredMoments][] = [];
   for (const parameter of optimizer.parameters) {
     const tensors = new Map<string, RawArray>();
-    states.push([parameter.name, withoutTensors(await optimizer.snapshotOf(parameter), parameter.name, tensors)]);
+    states.push([parameter.name, withoutTensors(await optimizer.snapshotOf(parameter), parameter.name, tensors) as StoredMoments]);
     for (const [name, data] of tensors) {
       moments.push({ name, dtype: rawTypeOf(name, data), shape: data.length === parameter.size ? parameter.shape : [data.length] });
       owners.set(name, parameter);
@@ -163,6 +177,38 @@ export async function writeCheckpoint<Batch extends LabelledBatch>(dir: string, 
   });
 }
 
+/** trainer_state.json of a checkpoint, of which everything that a run goes on from is of its type. @throws CheckpointError naming file and field */
+export function readTrainerState(folder: string): StoredState {
+  const file = path.join(folder, STATE_FILE);
+  let state: unknown;
+  try {
+    state = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new CheckpointError(`${file}: no JSON: ${(cause as Error).message}`, { cause });
+  }
+  const check = (field: string, value: unknown, isRight: boolean): void => {
+    if (!isRight) throw new CheckpointError(`${file}: ${field} is ${shown(value)}, not what SlimFit writes`);
+  };
+  const isObject = (v: unknown): v is Readonly<Record<string, unknown>> => typeof v === 'object' && v !== null && !Array.isArray(v);
+  const isText = (v: unknown): boolean => typeof v === 'string';
+  const isCount = (v: unknown): boolean => Number.isSafeInteger(v) && (v as number) >= 0;
+  const isTensor = (v: unknown): boolean => isObject(v) && isText(v.$tensor);
+  const isMoment = (v: unknown): boolean => isTensor(v) || (isObject(v) && isTensor(v.codes) && isTensor(v.scales));
+  const isPairs = (v: unknown, isPair: (a: unknown, b: unknown) => boolean): boolean => Array.isArray(v) && v.every((p) => Array.isArray(p) && p.length === 2 && isPair(p[0], p[1]));
+  if (!isObject(state)) throw new CheckpointError(`${file}: no JSON object`);
+  check('global_step', state.global_step, isCount(state.global_step));
+  const { slimfit } = state;
+  if (!isObject(slimfit)) throw new CheckpointError(`${file}: lacks what SlimFit wrote into it`);
+  const { engine, settings, overruled, policy, optimizer, best } = slimfit;
+  check('slimfit.engine', engine, isText(engine));
+  check('slimfit.settings', settings, isObject(settings) && Object.values(settings).every(isText));
+  check('slimfit.overruled', overruled, isPairs(overruled, (layer, frozen) => isCount(layer) && typeof frozen === 'boolean'));
+  check('slimfit.policy', policy, isObject(policy));
+  check('slimfit.optimizer', optimizer, isPairs(optimizer, (name, s) => isText(name) && isObject(s) && isMoment(s.m) && isMoment(s.v) && isCount(s.step) && isCount(s.idle)));
+  check('slimfit.best', best, best === null || (isObject(best) && isText(best.metric) && isText(best.value) && isCount(best.step) && isText(best.folder)));
+  return state as unknown as StoredState;
+}
+
 /** What a checkpoint says beside what it puts back. */
 export interface Resumed {
   readonly step: number;
@@ -178,14 +224,7 @@ export interface Resumed {
  */
 export function restoreCheckpoint<Batch extends LabelledBatch>(folder: string, run: TrainingRun<Batch>): Resumed {
   const { model, optimizer, engine } = run;
-  let state: StoredState;
-  try {
-    state = JSON.parse(readFileSync(path.join(folder, STATE_FILE), 'utf8')) as StoredState;
-  } catch (cause) {
-    throw new CheckpointError(`${path.join(folder, STATE_FILE)}: no JSON: ${(cause as Error).message}`, { cause });
-  }
-  const { global_step: step, slimfit } = state;
-  if (!Number.isInteger(step) || !slimfit?.settings || !Array.isArray(slimfit.optimizer) || !Array.isArray(slimfit.overruled)) throw new CheckpointError(`${path.join(folder, STATE_FILE)}: lacks what SlimFit wrote into it`);
+  const { global_step: step, slimfit } = readTrainerState(folder);
   checkSameSettings(slimfit.settings, run.settings, folder);
   const history = readHistoryParts(folder);
   const weights = SafetensorsReader.open(path.join(folder, WEIGHTS_FILE));
@@ -193,12 +232,19 @@ export function restoreCheckpoint<Batch extends LabelledBatch>(folder: string, r
     const moments = SafetensorsReader.open(path.join(folder, OPTIMIZER_FILE));
     try {
       for (const { name, shape } of model.parameters.values())
-        if (weights.shapeOf(name)?.join() !== shape.join()) throw new CheckpointError(`${weights.file}: ${name} has shape [${weights.shapeOf(name)}], the model wants [${shape}]`);
-      for (const [name] of slimfit.optimizer) if (!model.parameters.has(name)) throw new CheckpointError(`${path.join(folder, STATE_FILE)}: holds moments of ${name}, which is no parameter of this model`);
-      run.policy.restore(slimfit.policy);
+        if (weights.shapeOf(name)?.join() !== shape.join() || weights.dtypeOf(name) !== 'F32') throw new CheckpointError(`${weights.file}: ${name} is ${weights.dtypeOf(name)} of shape [${weights.shapeOf(name)}], the model wants F32 of [${shape}]`);
+      for (const [name] of slimfit.optimizer) if (!model.parameters.has(name)) throw new CheckpointError(`${path.join(folder, STATE_FILE)}: holds moments of ${cut(name)}, which is no parameter of this model`);
+      const momentsOf = (stored: StoredMoments) => withTensors(stored, (tensor) => moments.read(tensor)) as AdamWParameterSnapshot;
+      for (const [name, stored] of slimfit.optimizer) optimizer.checkFits(model.parameters.get(name)!, momentsOf(stored));
+      try {
+        run.policy.restore(slimfit.policy);
+      } catch (cause) {
+        if (cause instanceof SlimFitError) throw cause;
+        throw new CheckpointError(`${path.join(folder, STATE_FILE)}: slimfit.policy is no state of the policy ${run.policy.name}: ${(cause as Error).message}`, { cause });
+      }
       run.history.resume(history);
       for (const p of model.parameters.values()) engine.write(p.data, weights.read(p.name) as Float32Array);
-      for (const [name, stored] of slimfit.optimizer) optimizer.restoreOf(model.parameters.get(name)!, withTensors(stored, (tensor) => moments.read(tensor)) as AdamWParameterSnapshot);
+      for (const [name, stored] of slimfit.optimizer) optimizer.restoreOf(model.parameters.get(name)!, momentsOf(stored));
     } finally {
       moments.close();
     }

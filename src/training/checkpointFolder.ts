@@ -9,6 +9,7 @@ import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, ren
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { CheckpointWriteError } from '../errors';
+import { cut, shown } from '../shown';
 import { formatBytes } from '../units';
 
 export const MANIFEST_FILE = 'manifest.json';
@@ -31,7 +32,7 @@ export interface CheckpointManifest {
 /** A checkpoint folder, before its files are looked at. */
 export interface StoredCheckpoint {
   readonly folder: string;
-  /** Steps that were done, from the folder's name. */
+  /** Steps that were done, from the folder's name, else from the manifest; NaN when neither tells. */
   readonly step: number;
   /** Undefined when it cannot be read: then the checkpoint is damaged. */
   readonly manifest: CheckpointManifest | undefined;
@@ -45,9 +46,10 @@ export function checkpointAt(folder: string): StoredCheckpoint {
   const step = Number(NAME.exec(path.basename(folder))?.[1] ?? NaN);
   try {
     const m = JSON.parse(readFileSync(path.join(folder, MANIFEST_FILE), 'utf8')) as CheckpointManifest;
-    const whole = m.format === 'slimfit-checkpoint' && m.version === 1 && Number.isInteger(m.step) && Number.isInteger(m.sequence) && typeof m.run === 'string' && m.files !== null && typeof m.files === 'object';
+    const isCount = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= 0;
+    const whole = m.format === 'slimfit-checkpoint' && m.version === 1 && isCount(m.step) && isCount(m.sequence) && typeof m.run === 'string' && m.files !== null && typeof m.files === 'object' && !Array.isArray(m.files);
     // A checkpoint may be copied under another name, but not one step's under another's.
-    return { folder, step: Number.isNaN(step) ? m.step : step, manifest: whole && (Number.isNaN(step) || m.step === step) ? m : undefined };
+    return { folder, step: Number.isNaN(step) && whole ? m.step : step, manifest: whole && (Number.isNaN(step) || m.step === step) ? m : undefined };
   } catch {
     return { folder, step, manifest: undefined };
   }
@@ -66,14 +68,16 @@ export async function damageOf({ folder, manifest }: StoredCheckpoint, needed: r
   if (!manifest) return `${MANIFEST_FILE} is missing, cut off or not of this checkpoint`;
   for (const name of needed) if (!Object.hasOwn(manifest.files, name)) return `${MANIFEST_FILE} names no ${name}`;
   for (const [name, want] of Object.entries(manifest.files)) {
-    if (name !== path.basename(name) || name === '..' || name === '.') return `${MANIFEST_FILE} names ${JSON.stringify(name)}, no file of this folder`;
+    if (name !== path.basename(name) || name === '..' || name === '.') return `${MANIFEST_FILE} names ${shown(name)}, no file of this folder`;
+    if (typeof want?.bytes !== 'number' || typeof want.sha256 !== 'string') return `${MANIFEST_FILE} says of ${cut(name)} ${shown(want)}`;
     const file = path.join(folder, name);
     try {
-      const { size } = statSync(file);
-      if (size !== want.bytes) return `${name} has ${size} bytes, not ${want.bytes}`;
-      if ((await sha256Of(file)) !== want.sha256) return `${name} is not what was written (its SHA-256 differs)`;
+      const stats = statSync(file);
+      if (!stats.isFile()) return `${cut(name)} is no file`;
+      if (stats.size !== want.bytes) return `${cut(name)} has ${stats.size} bytes, not ${want.bytes}`;
+      if ((await sha256Of(file)) !== want.sha256) return `${cut(name)} is not what was written (its SHA-256 differs)`;
     } catch (error) {
-      return `${name} cannot be read (${(error as Error).message})`;
+      return `${cut(name)} cannot be read (${cut((error as Error).message)})`;
     }
   }
   return undefined;

@@ -1,5 +1,6 @@
 /** Typed arrays that grow, and how they are stored: what a history is made of. */
 import { InvalidArgumentError } from '../errors';
+import { shown } from '../shown';
 
 /** What a column holds. */
 export type ColumnValues = Float64Array | Int32Array | Uint8Array;
@@ -59,9 +60,11 @@ export function storeColumn(values: ColumnValues): StoredColumn {
 }
 
 /** The values of a stored column. @throws InvalidArgumentError when they are of no known type or cut off */
-export function storedValues({ type, base64 }: StoredColumn): ColumnValues {
-  const raw = Uint8Array.from(Buffer.from(String(base64), 'base64'));
-  if (!Object.hasOwn(MAKE, type) || raw.length % MAKE[type](0).BYTES_PER_ELEMENT !== 0) throw new InvalidArgumentError(`this history is damaged: a column of ${String(type)} with ${raw.length} bytes`);
+export function storedValues(stored: StoredColumn): ColumnValues {
+  const { type, base64 } = (stored ?? {}) as Partial<StoredColumn>;
+  if (typeof type !== 'string' || !Object.hasOwn(MAKE, type) || typeof base64 !== 'string') throw new InvalidArgumentError(`this history is damaged: a column is ${shown(stored)}`);
+  const raw = Uint8Array.from(Buffer.from(base64, 'base64'));
+  if (raw.length % MAKE[type](0).BYTES_PER_ELEMENT !== 0) throw new InvalidArgumentError(`this history is damaged: a column of ${type} with ${raw.length} bytes`);
   return MAKE[type](raw.buffer);
 }
 

@@ -6,6 +6,7 @@ import { type ColumnTable, table } from 'arquero';
 import { CATEGORIES, type Category } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { FreezableLayer } from '../freezing/layer';
+import { cut, shown } from '../shown';
 import type { CoursePoint } from '../tape/roles';
 import { type Column, bytes, Dictionary, floats, ints, type ColumnValues, storeColumn, type StoredColumn, storedValues } from './columns';
 import type { StepRecord } from './stepRecord';
@@ -344,14 +345,15 @@ export class History {
 
   /** The history that was stored. @throws InvalidArgumentError for data of another kind, or damaged */
   static fromJSON(stored: StoredHistory): History {
-    return History.fromParts({ head: stored, columns: new Map(Object.entries(stored?.columns ?? {}).map(([name, column]) => [name, storedValues(column)])) });
+    checkHead(stored);
+    if (!isObject(stored.columns)) throw new InvalidArgumentError(`this history is damaged: its columns are ${shown(stored.columns)}`);
+    return History.fromParts({ head: stored, columns: new Map(Object.entries(stored.columns).map(([name, column]) => [name, storedValues(column)])) });
   }
 
   /** The same from two parts. @throws InvalidArgumentError for data of another kind, or damaged */
   static fromParts(parts: HistoryParts): History {
+    checkHead(parts.head);
     const { head } = parts;
-    if (head?.format !== 'slimfit-history') throw new InvalidArgumentError('this is no history of SlimFit');
-    if (head.version !== 1) throw new InvalidArgumentError(`this history has format version ${String(head.version)}; this SlimFit reads version 1`);
     const history = new History(head.layers, head.name);
     history.take(parts);
     return history;
@@ -360,6 +362,8 @@ export class History {
   /** Goes on where a history of the same layers ended; only an empty one can. @throws InvalidArgumentError for other layers, or damaged data */
   resume(parts: HistoryParts): void {
     if (this.length > 0) throw new InvalidArgumentError(`a history of ${this.length} steps cannot take up another one`);
+    // What is damaged is found before this one takes anything of it.
+    History.fromParts(parts);
     const names = (layers: readonly FreezableLayer[]) => layers.map((l) => l.name).join();
     if (names(parts.head.layers) !== names(this.freezableLayers)) throw new InvalidArgumentError(`a history of ${parts.head.layers.length} layers in a run of ${this.freezableLayers.length}, or of others`);
     this.take(parts);
@@ -392,6 +396,33 @@ export class History {
     }
   }
 }
+
+const isObject = (v: unknown): v is Readonly<Record<string, unknown>> => typeof v === 'object' && v !== null && !Array.isArray(v);
+
+/** Looks at all of a head, which may come from a file. @throws InvalidArgumentError naming the field */
+export function checkHead(head: HistoryHead): void {
+  if (!isObject(head) || head.format !== 'slimfit-history') throw new InvalidArgumentError('this is no history of SlimFit');
+  if (head.version !== 1) throw new InvalidArgumentError(`this history has format version ${shown(head.version)}; this SlimFit reads version 1`);
+  const { name, layers, words, courses, evaluations } = head as Readonly<Record<keyof HistoryHead, unknown>>;
+  const check = (part: string, value: unknown, isRight: boolean): void => {
+    if (!isRight) throw new InvalidArgumentError(`this history is damaged: its ${part} is ${shown(value)}`);
+  };
+  const isText = (v: unknown): boolean => typeof v === 'string';
+  const isCount = (v: unknown): boolean => Number.isSafeInteger(v) && (v as number) >= 0;
+  check('name', name, isText(name));
+  const eachOf = (part: string, values: unknown, isRight: (v: Readonly<Record<string, unknown>>, i: number) => boolean): void => {
+    if (!Array.isArray(values)) return check(part, values, false);
+    values.forEach((v: unknown, i) => check(`${part}[${i}]`, v, isObject(v) && isRight(v, i)));
+  };
+  eachOf('layers', layers, (l, i) => l.index === i && isText(l.name) && KINDS.has(l.kind) && isCount(l.parameters) && Array.isArray(l.shape) && l.shape.every(isCount));
+  check('words', words, isObject(words));
+  for (const [kind, list] of Object.entries(words as object)) check(`words.${cut(kind)}`, list, Array.isArray(list) && list.every(isText) && new Set(list).size === list.length);
+  eachOf('courses', courses, (c) => isCount(c.step) && Array.isArray(c.course) && c.course.every((p: unknown) => isObject(p) && PHASES.has(p.phase) && isText(p.layer) && typeof p.activationBytes === 'number' && typeof p.deviceBytes === 'number'));
+  eachOf('evaluations', evaluations, (e) => isCount(e.step) && isObject(e.metrics) && Object.values(e.metrics).every(isText));
+}
+
+const KINDS: ReadonlySet<unknown> = new Set(['embedding', 'linear', 'layer-norm', 'patch-projection'] satisfies FreezableLayer['kind'][]);
+const PHASES: ReadonlySet<unknown> = new Set(['forward', 'recompute', 'backward'] satisfies CoursePoint['phase'][]);
 
 /** Module name of a weight: what the ledger calls the layer. */
 export function moduleOf(weightName: string): string {

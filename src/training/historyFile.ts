@@ -4,7 +4,7 @@ import path from 'node:path';
 import { toCSV } from 'arquero';
 import { FileMissingError, InvalidArgumentError } from '../errors';
 import { rawTypeOf, safetensorsContents, SafetensorsReader, type TensorPlan } from '../hub/safetensors';
-import { History, type HistoryHead, type HistoryParts, type StoredHistory } from './history';
+import { checkHead, History, type HistoryHead, type HistoryParts, type StoredHistory } from './history';
 import type { ColumnValues } from './columns';
 
 const WHOLE = 'history.json';
@@ -31,8 +31,17 @@ export function saveHistory(history: History, folder: string): string[] {
 export function loadHistory(folder: string): History {
   const file = folder.endsWith('.json') ? folder : path.join(folder, WHOLE);
   const stored = readJson(file) as StoredHistory;
-  if (stored?.columns) return History.fromJSON(stored);
-  return History.fromParts(readHistoryParts(path.dirname(file)));
+  return naming(file, () => (stored?.columns ? History.fromJSON(stored) : History.fromParts(readHistoryParts(path.dirname(file)))));
+}
+
+/** Puts the file's name before what is wrong with its contents. */
+function naming<T>(file: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof InvalidArgumentError && !error.message.includes(file)) throw new InvalidArgumentError(`${file}: ${error.message}`, { cause: error });
+    throw error;
+  }
 }
 
 function readJson(file: string): unknown {
@@ -58,7 +67,9 @@ export function historyContents(history: History): { readonly bytes: number; hea
 
 /** The same read back. @throws FileMissingError, CheckpointError, InvalidArgumentError */
 export function readHistoryParts(folder: string): HistoryParts {
-  const head = readJson(path.join(folder, WHOLE)) as HistoryHead;
+  const file = path.join(folder, WHOLE);
+  const head = readJson(file) as HistoryHead;
+  naming(file, () => checkHead(head));
   const reader = SafetensorsReader.open(path.join(folder, COLUMNS));
   try {
     return { head, columns: new Map(reader.names.map((name) => [name, reader.read(name) as ColumnValues])) };

@@ -8,6 +8,7 @@ import { hostname } from 'node:os';
 import path from 'node:path';
 import { FileMissingError, StudyChangedError, StudyFileError } from '../errors';
 import type { LabelledBatch, TextBatch } from '../models/model';
+import { cut, shown } from '../shown';
 import { commonPart, differences, plainForm, type StudyDefinition, type StudyJob } from './studyDefinition';
 
 /** After so many milliseconds without a sign of life a claim may be taken over. */
@@ -51,6 +52,8 @@ export interface StudyResult {
 
 const NUMBERS = ['seed', 'steps', 'loss', 'activationBytes', 'fullActivationBytes', 'peakBytes', 'secondsPerStep', 'frozenShare', 'seconds'] as const satisfies readonly (keyof StudyResult)[];
 
+const TEXTS = ['policy', 'variant', 'engine', 'device', 'finished'] as const satisfies readonly (keyof StudyResult)[];
+
 /** A file that appears whole or not at all. */
 export function writeWhole(file: string, contents: string | Uint8Array): void {
   const temporary = `${file}.${randomUUID()}.tmp`;
@@ -67,6 +70,33 @@ interface StoredDefinition extends StudyDefinition {
   readonly version: 1;
 }
 
+const isObject = (v: unknown): v is Readonly<Record<string, unknown>> => typeof v === 'object' && v !== null && !Array.isArray(v);
+/** Nobody writes settings as deep as this by hand, and functions that walk through them walk one call deeper for each. */
+const MOST_DEPTH = 64;
+const isDeeper = (v: unknown, most: number): boolean => typeof v === 'object' && v !== null && (most === 0 || Object.values(v).some((inner) => isDeeper(inner, most - 1)));
+
+/** What of a stored definition is not of its type, in words; whether its values make a study is for `studyJobs` to say. */
+function wrongPart({ task, policies, freezeRates, seeds, variants, trainer, steps }: { readonly [K in keyof StudyDefinition]?: unknown }): string | undefined {
+  const isFunction = (v: unknown): boolean => isObject(v) && typeof v.function === 'string';
+  const isNumbers = (v: unknown): boolean => Array.isArray(v) && v.every((n) => typeof n === 'number');
+  const maybe = (v: unknown, check: (v: unknown) => boolean): boolean => v === undefined || check(v);
+  const isTask = (v: unknown): boolean => isObject(v) && (typeof v.recipe === 'string' || isObject(v.recipe) || (typeof v.name === 'string' && isFunction(v.prepare)));
+  const isPolicy = (v: unknown): boolean =>
+    typeof v === 'string' ||
+    (isObject(v) && (typeof v.policy === 'string' || (isFunction(v.policy) && typeof v.label === 'string')) && maybe(v.label, (l) => typeof l === 'string') && maybe(v.freezeRates, isNumbers) && maybe(v.options, isObject) && maybe(v.trainer, isObject));
+  const parts: readonly [name: string, value: unknown, isRight: boolean][] = [
+    ['task', task, isTask(task)],
+    ['policies', policies, Array.isArray(policies) && policies.every(isPolicy)],
+    ['freezeRates', freezeRates, maybe(freezeRates, isNumbers)],
+    ['seeds', seeds, isNumbers(seeds)],
+    ['variants', variants, maybe(variants, (v) => isObject(v) && Object.values(v).every(isObject))],
+    ['trainer', trainer, maybe(trainer, isObject)],
+    ['steps', steps, maybe(steps, (v) => typeof v === 'number')],
+  ];
+  const wrong = parts.find(([, value, isRight]) => !isRight || isDeeper(value, MOST_DEPTH));
+  return wrong && `'${wrong[0]}' is ${shown(wrong[1])}`;
+}
+
 /** The definition in a folder; functions in it are but hashes. @throws FileMissingError, StudyFileError */
 export function readDefinition(folder: string): StudyDefinition {
   const file = definitionFile(folder);
@@ -78,8 +108,10 @@ export function readDefinition(folder: string): StudyDefinition {
     throw new StudyFileError(file, `damaged (${(error as Error).message}): delete it, and define the study again; its finished runs are kept`, { cause: error });
   }
   if (stored?.format !== 'slimfit-study') throw new StudyFileError(file, 'this is no definition of a study');
-  if (stored.version !== 1) throw new StudyFileError(file, `version ${String(stored.version)}; this SlimFit reads version 1`);
+  if (stored.version !== 1) throw new StudyFileError(file, `version ${shown(stored.version)}; this SlimFit reads version 1`);
   const { format: _, version: __, ...definition } = stored;
+  const wrong = wrongPart(definition);
+  if (wrong) throw new StudyFileError(file, `${wrong}: correct it, or delete the file and define the study again; its finished runs are kept`);
   return definition;
 }
 
@@ -116,11 +148,14 @@ export function readResult(folder: string, id: string): { readonly result?: Stud
   try {
     const read = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
     if (read?.format !== 'slimfit-study-run' || read.version !== 1) return { damage: 'no result of a run of version 1' };
-    if (read.id !== id) return { damage: `a result of another run, ${String(read.id)}` };
-    const metrics = Object.fromEntries(Object.entries((read.metrics ?? {}) as object).map(([k, v]) => [k, numeric(v)]));
+    if (read.id !== id) return { damage: `a result of another run, ${typeof read.id === 'string' ? cut(read.id) : shown(read.id)}` };
+    if (!isObject(read.metrics)) return { damage: `metrics is ${shown(read.metrics)}` };
+    const metrics = Object.fromEntries(Object.entries(read.metrics).map(([k, v]) => [k, numeric(v)]));
     const result = { ...read, ...Object.fromEntries(NUMBERS.map((k) => [k, numeric(read[k])])), metrics } as unknown as StudyResult;
     const bad = [...NUMBERS.map((k) => [k, result[k]] as const), ...Object.entries(metrics)].find(([, v]) => typeof v !== 'number');
-    return bad ? { damage: `${bad[0]} is ${JSON.stringify(bad[1])}` } : { result };
+    if (bad) return { damage: `${cut(bad[0])} is ${shown(bad[1])}` };
+    const badText = TEXTS.find((k) => typeof read[k] !== 'string') ?? (read.freezeRate === null || typeof read.freezeRate === 'number' ? undefined : 'freezeRate');
+    return badText ? { damage: `${badText} is ${shown(read[badText])}` } : { result };
   } catch (error) {
     return { damage: (error as Error).message };
   }
