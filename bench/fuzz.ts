@@ -26,6 +26,8 @@ interface Report {
   readonly refused: number;
   readonly crashes: number;
   readonly longestMs: number;
+  /** Of one input, all threads. */
+  readonly cpuMs: number;
   readonly grownBytes: number;
 }
 
@@ -35,7 +37,7 @@ async function attackOne(name: string): Promise<void> {
   try {
     const target = (await targets(folder)).find((t) => t.name === name);
     if (!target) throw new Error(`no parser is called ${name}`);
-    const report = { tried: 0, taken: 0, refused: 0, crashes: 0, longestMs: 0, grownBytes: 0 };
+    const report = { tried: 0, taken: 0, refused: 0, crashes: 0, longestMs: 0, cpuMs: 0, grownBytes: 0 };
     const begin = performance.now();
     const more = (): boolean => report.tried < INPUTS && performance.now() - begin < 1000 * SECONDS;
     for (let chunk = 0; more(); chunk++)
@@ -43,6 +45,7 @@ async function attackOne(name: string): Promise<void> {
         if (!more()) break;
         process.send!({ begun: true });
         const { rss } = process.memoryUsage();
+        const cpu = process.cpuUsage();
         const from = performance.now();
         try {
           report[await attack(target, input)]++;
@@ -52,6 +55,8 @@ async function attackOne(name: string): Promise<void> {
         // The first inputs load code.
         if (report.tried++ >= CHUNK) {
           report.longestMs = Math.max(report.longestMs, performance.now() - from);
+          const { user, system } = process.cpuUsage(cpu);
+          report.cpuMs = Math.max(report.cpuMs, (user + system) / 1000);
           report.grownBytes = Math.max(report.grownBytes, process.memoryUsage().rss - rss);
         }
         // Whoever leaves before a message is gone takes it along.
@@ -66,7 +71,7 @@ async function attackOne(name: string): Promise<void> {
 /** Starts the process of a parser, and ends it when an input hangs. */
 function watched(name: string): Promise<Report> {
   return new Promise((resolve) => {
-    let report: Report = { tried: 0, taken: 0, refused: 0, crashes: 0, longestMs: 0, grownBytes: 0 };
+    let report: Report = { tried: 0, taken: 0, refused: 0, crashes: 0, longestMs: 0, cpuMs: 0, grownBytes: 0 };
     let busy = false;
     let hung = false;
     const args = process.argv.slice(2).filter((a, i, all) => a !== '--only' && all[i - 1] !== '--only');
@@ -97,12 +102,12 @@ async function main(): Promise<void> {
   const names = (await targets(folder)).map((t) => t.name);
   rmSync(folder, { recursive: true, force: true });
   if (values.only !== undefined && !names.includes(values.only)) throw new Error(`--only: no parser is called ${values.only}: choose of ${names.join('; ')}`);
-  console.log('| parser | inputs | taken | refused, typed | crashes | longest input, ms | largest growth of resident memory by one input, MiB |\n|---|---|---|---|---|---|---|');
+  console.log('| parser | inputs | taken | refused, typed | crashes | longest input: ms | CPU ms | largest growth of resident memory by one input, MiB |\n|---|---|---|---|---|---|---|---|');
   let crashes = 0;
   for (const name of values.only === undefined ? names : [values.only]) {
     const r = await watched(name);
     crashes += r.crashes;
-    console.log(`| ${name} | ${r.tried} | ${r.taken} | ${r.refused} | ${r.crashes} | ${r.longestMs.toFixed(1)} | ${(r.grownBytes / 2 ** 20).toFixed(1)} |`);
+    console.log(`| ${name} | ${r.tried} | ${r.taken} | ${r.refused} | ${r.crashes} | ${r.longestMs.toFixed(0)} | ${r.cpuMs.toFixed(0)} | ${(r.grownBytes / 2 ** 20).toFixed(1)} |`);
   }
   process.exitCode = crashes > 0 ? 1 : 0;
 }

@@ -35,7 +35,7 @@ export function templatesOf(postProcessor: unknown, cls: number, sep: number): T
   const steps = flatten(postProcessor as Processor | null | undefined);
   // ByteLevel only changes offsets.
   const [processor, ...others] = steps.filter((p) => p.type !== 'ByteLevel');
-  if (others.length > 0) throw new CheckpointError(`tokenizer.json has the post_processors ${cut(steps.map((p) => shown(p.type)).join(', '))}; only one that adds special tokens is supported`);
+  if (others.length > 0) throw new CheckpointError(`tokenizer.json has the post_processors ${cut(steps.map((p) => (typeof p.type === 'string' ? p.type : shown(p.type))).join(', '))}; only one that adds special tokens is supported`);
   switch (processor?.type) {
     case undefined:
       return bert(cls, sep);

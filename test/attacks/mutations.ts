@@ -82,9 +82,9 @@ const WRITTEN: readonly (readonly [string, string])[] = [
   ['@objects', `${'{"a":'.repeat(20_000)}1${'}'.repeat(20_000)}`],
 ];
 
-/** A value as JSON, with what `hostileValue` means by its marks. */
+/** A value as JSON, with what `hostileValue` means by its marks; undefined, which an edit may copy, as null. */
 export function jsonOf(value: unknown): string {
-  return WRITTEN.reduce((text, [mark, json]) => text.replaceAll(`"${mark}"`, json), JSON.stringify(value));
+  return WRITTEN.reduce((text, [mark, json]) => text.replaceAll(`"${mark}"`, json), JSON.stringify(value) ?? 'null');
 }
 
 const KEYS: readonly string[] = ['__proto__', 'constructor', 'toString', 'valueOf', 'length', 'hasOwnProperty', '', 'a', '0', '1', 'type', 'name', 'id'];

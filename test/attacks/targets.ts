@@ -450,7 +450,7 @@ export async function targets(folder: string): Promise<Target[]> {
   const wire: Target = {
     name: 'kernel messages',
     inputs: signedFrames(),
-    names: ['message'],
+    names: ['message', 'signature'],
     parse: (input) => {
       const { header, content } = new Wire({ key: 'key' }).decode(input as Buffer[]);
       assert.ok(isText(header.msg_id) && isText(header.msg_type));

@@ -89,3 +89,7 @@ test('the shared samples are read whole, balanced, with the official names', { s
   assert.ok(stored.kind === 'rgb');
   for (const [x, y, c] of [[0, 0, 0], [31, 0, 1], [5, 17, 2], [31, 31, 2]]) assert.equal(stored.image.data[3 * (32 * y + x) + c], raw[4321 * 3073 + 1 + 1024 * c + 32 * y + x]);
 });
+
+test('a folder is no CIFAR file', () => {
+  assert.throws(() => readCifar10(__dirname), (e: Error) => e instanceof FileMissingError && /is no file/.test(e.message));
+});

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { GLUE_TASKS, glueTask, loadGlue, readGlueFile } from '../../src/data/glue';
+import { glueExamples } from '../../src/data/glueRows';
 import { DataRowError, FileMissingError, UnknownTaskError } from '../../src/errors';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-glue-'));
@@ -61,4 +62,23 @@ test('all nine tasks read the shared files, every row', { skip: existsSync(SHARE
   }
   assert.equal(loadGlue('cola', SHARED).train.filter((e) => e.label === 1).length, 6023);
   assert.equal(loadGlue('rte', path.join(SHARED, 'RTE')).dev.filter((e) => e.label === 0).length, 146);
+});
+
+test('a score is written as a decimal number, a column is named once, and a folder is no file', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-glue-'));
+  const file = path.join(folder, 'x.tsv');
+  for (const score of ['0x3', ' 3', '3e0', '.5', '5.1', 'NaN', '-0']) {
+    writeFileSync(file, `sentence1\tsentence2\tscore\na\tb\t${score}\n`);
+    assert.throws(() => readGlueFile(glueTask('stsb'), file), (e: Error) => e instanceof DataRowError && e.message.includes(`score '${score}'`), score);
+  }
+  writeFileSync(file, 'sentence\tlabel\tlabel\na\t0\t1\n');
+  assert.throws(() => readGlueFile(glueTask('sst2'), file), /two columns are called 'label'/);
+  assert.throws(() => readGlueFile(glueTask('sst2'), folder), (e: Error) => e instanceof FileMissingError && /is no file/.test(e.message));
+  rmSync(folder, { recursive: true });
+});
+
+test('a row’s label is a number, not what can be made one', () => {
+  for (const label of [[1], true, '1', null, undefined, new Date(1), { valueOf: 1, toString: 1 }, NaN, 2n ** 60n])
+    assert.throws(() => glueExamples(glueTask('mrpc'), [{ sentence1: 'a', sentence2: 'b', label }], 'rows'), (e: Error) => e instanceof DataRowError && /^rows:1: label /.test(e.message));
+  assert.deepEqual(glueExamples(glueTask('mrpc'), [{ sentence1: 'a', sentence2: 'b', label: 1n }], 'rows'), [{ text: 'a', pair: 'b', label: 1 }]);
 });

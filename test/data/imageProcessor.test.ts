@@ -8,7 +8,7 @@ import { ImageFolder } from '../../src/data/imageFolder';
 import { IMAGENET_MEAN, IMAGENET_STD, outputSize, parseImageProcessor, readImageProcessor, resizedSize, VIT_TRANSFORM } from '../../src/data/imageProcessor';
 import { decodeImage } from '../../src/data/pixels/decode';
 import { framed, render } from '../../src/data/pixels/render';
-import { CheckpointError, FileMissingError, InvalidArgumentError, UnsupportedModelError } from '../../src/errors';
+import { CheckpointError, FileMissingError, InvalidArgumentError, UnsupportedModelError, SlimFitError } from '../../src/errors';
 import { imageOf, reference } from './pixels/pillow';
 
 const SHARED = path.resolve(__dirname, '../../../shared/data');
@@ -107,4 +107,12 @@ test('the shared checkpoints ask for 32×32', { skip: existsSync(path.join(SHARE
   const large = readImageProcessor(path.join(SHARED, 'checkpoints/vit-cifar10-128x4'));
   assert.deepEqual([large.resize, large.mean, large.std], [{ height: 32, width: 32 }, [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]]);
   assert.deepEqual(readImageProcessor(path.join(SHARED, 'checkpoints/vit-cifar10-64x4')).std, [1, 1, 1]);
+});
+
+test('settings that are lists without end, or divide by all but nothing, are refused by their field', () => {
+  const deep: unknown = JSON.parse(`${'['.repeat(100_000)}${']'.repeat(100_000)}`);
+  for (const value of [deep, { toString: 1, valueOf: 1 }])
+    for (const key of ['image_processor_type', 'do_resize', 'size', 'resample', 'image_mean', 'do_pad'])
+      assert.throws(() => parseImageProcessor({ [key]: value }), (e: Error) => e instanceof SlimFitError && e.message.includes(key === 'image_processor_type' ? 'image processor' : key) && e.message.length < 500, key);
+  assert.throws(() => parseImageProcessor({ image_std: [0.5, 1e-320, 0.5] }), /image_std/);
 });

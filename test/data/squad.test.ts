@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { readSquad } from '../../src/data/squad';
+import { readSquad, squadExamples } from '../../src/data/squad';
 import { DataEntryError, FileMissingError } from '../../src/errors';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-squad-'));
@@ -101,4 +101,17 @@ test('the shared files have the counts of their README', { skip: existsSync(SHAR
   };
   assert.deepEqual(counts('dev-v2.0-part.json'), [17, 690, 6576, 3376]);
   assert.deepEqual(counts('train-v2.0-small.json'), [10, 694, 4719, 348]);
+});
+
+test('an offset of a row is a number, not what can be made one', () => {
+  const row = (answer_start: unknown) => [{ id: '1', title: 'T', context: 'Ann and Bob.', question: 'Who?', answers: { text: ['Ann'], answer_start: [answer_start] } }];
+  assert.equal(squadExamples(row(0n), 'rows')[0].answers[0].start, 0);
+  for (const offset of [null, undefined, '0', [0], false, new Date(0), { valueOf: 1, toString: 1 }]) assert.throws(() => squadExamples(row(offset), 'rows'), (e: Error) => e instanceof DataEntryError && /answer_start/.test(e.message));
+});
+
+test('an offset that is a list without end, a text of megabytes and a folder are refused in few words', () => {
+  const text = JSON.stringify(article('Ann', [qa({ answers: [{ text: 'x'.repeat(1e6), answer_start: 0 }] })]));
+  const deep = JSON.stringify(article('Ann', [qa({ answers: [{ text: 'Ann', answer_start: '@' }] })])).replace('"@"', `${'['.repeat(100_000)}${']'.repeat(100_000)}`);
+  for (const content of [text, deep]) assert.throws(() => readSquad(fileOf(content)), (e: Error) => e instanceof DataEntryError && e.message.length < 1000);
+  assert.throws(() => readSquad(folder), FileMissingError);
 });

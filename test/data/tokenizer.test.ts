@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -179,4 +179,38 @@ test('a tokenizer.json that prepares text otherwise has no offsets, and says so'
   assert.throws(() => Tokenizer.fromFolder(folder).idsWithOffsets('the'), (e: Error) => e instanceof UnsupportedModelError && e.message.includes("'the'"));
   writeFileSync(file, JSON.stringify({ ...json, added_tokens: [] }));
   assert.deepEqual([...Tokenizer.fromFolder(folder).idsWithOffsets('the dogs').starts], [0, 4, 7]);
+});
+
+test('a tokenizer.json or vocab.txt whose parts are of wrong types is refused by file and field', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-tokenizer-'));
+  const tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a'];
+  Tokenizer.fromVocabulary(tokens).save(folder);
+  const file = path.join(folder, 'tokenizer.json');
+  const good = JSON.parse(readFileSync(file, 'utf8')) as { model: { vocab: object }; added_tokens: object[]; post_processor: object };
+  const damaged: readonly [unknown, RegExp][] = [
+    [null, /no JSON object/],
+    [[], /no JSON object/],
+    [{ ...good, model: null }, /model is null/],
+    [{ ...good, model: { ...good.model, vocab: { ...good.model.vocab, a: 'x' } } }, /id of "a" is "x"/],
+    [{ ...good, model: { ...good.model, vocab: { ...good.model.vocab, a: 2 ** 40 } } }, /id of "a" is 1099511627776/],
+    [{ ...good, added_tokens: [null] }, /added_tokens\[0\] is null/],
+    [{ ...good, added_tokens: {} }, /added_tokens is \{\}/],
+    [{ ...good, normalizer: 5 }, /normalizer is 5/],
+    [{ ...good, post_processor: { ...good.post_processor, single: [{ Sequence: { id: 'C', type_id: 0 } }] } }, /neither a special token nor a text/],
+    [{ ...good, post_processor: { ...good.post_processor, single: [{ Sequence: { id: 'A', type_id: [0] } }] } }, /neither a special token nor a text/],
+    [{ ...good, post_processor: { type: 'BertProcessing', cls: ['[CLS]', '2'], sep: ['[SEP]', 3] } }, /where a token and its id belong/],
+  ];
+  for (const [json, says] of damaged) {
+    writeFileSync(file, JSON.stringify(json));
+    assert.throws(() => Tokenizer.fromFolder(folder), (e: Error) => e instanceof CheckpointError && e.message.includes(file) && says.test(e.message), String(says));
+  }
+  rmSync(file);
+  writeFileSync(path.join(folder, 'tokenizer_config.json'), '{"do_lower_case":"yes"}');
+  assert.throws(() => Tokenizer.fromFolder(folder), /tokenizer_config.json: do_lower_case is "yes"/);
+  rmSync(path.join(folder, 'tokenizer_config.json'));
+  writeFileSync(path.join(folder, 'vocab.txt'), Buffer.from([0x61, 0xff]));
+  assert.throws(() => Tokenizer.fromFolder(folder), /vocab.txt: no UTF-8 text/);
+  writeFileSync(path.join(folder, 'vocab.txt'), 'a\n');
+  assert.throws(() => Tokenizer.fromFolder(folder), /vocab.txt: the vocabulary has no \[PAD\]/);
+  rmSync(folder, { recursive: true });
 });

@@ -74,3 +74,17 @@ test('what computes something else is refused by field', () => {
   assert.throws(() => parseDistilBertConfig({ model_type: 'bert' }), UnsupportedModelError);
   assert.throws(() => parseRobertaConfig({ model_type: 'bert' }), UnsupportedModelError);
 });
+
+test('a config that claims more than any model has is refused by its field, before anything is allocated', () => {
+  const bert = { model_type: 'bert', hidden_size: 8, num_attention_heads: 2 };
+  for (const [key, value] of Object.entries({ num_labels: 2 ** 53, num_hidden_layers: 1e9, vocab_size: 1e300, layer_norm_eps: Infinity, initializer_range: Infinity, pad_token_id: 2 ** 60 }))
+    assert.throws(() => parseTextConfig({ ...bert, [key]: value }), (e: Error) => e instanceof UnsupportedModelError && e.message.includes(key), key);
+  assert.equal(parseTextConfig({ ...bert, num_labels: 21_843 }).numLabels, 21_843, 'ImageNet-21k’s classes');
+});
+
+test('a config whose values are objects with a toString of their own, or lists without end, is refused by its field', () => {
+  const deep: unknown = JSON.parse(`${'['.repeat(100_000)}${']'.repeat(100_000)}`);
+  for (const value of [deep, { toString: 1, valueOf: 1 }])
+    for (const key of ['model_type', 'hidden_act', 'hidden_size', 'num_labels', 'is_decoder'])
+      assert.throws(() => parseTextConfig({ model_type: 'bert', [key]: value }), (e: Error) => e instanceof UnsupportedModelError && e.message.includes(key) && e.message.length < 500, key);
+});

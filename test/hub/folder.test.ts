@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { CheckpointError, FileMissingError, UnsafeFileNameError } from '../../src/errors';
-import { readWeights } from '../../src/hub/folder';
+import { INDEX_FILE, readShardNames, readWeights } from '../../src/hub/folder';
 import { safetensors } from './helpers';
 
 const RULES = { isHead: () => false, isOtherHead: () => false, replaceHead: false };
@@ -52,3 +52,10 @@ test('an index leads to no file of another folder', async () => {
 
 test('pickled weights alone are not read, and the error says what to do', () =>
   assert.rejects(of({ 'pytorch_model.bin': 'x' }), (e: Error) => e instanceof FileMissingError && /runs no code.*safe_serialization=True/.test(e.message)));
+
+test('an index of a hundred thousand weights in one file is read', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-index-'));
+  writeFileSync(path.join(folder, INDEX_FILE), JSON.stringify({ weight_map: Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`w${i}`, 'a.safetensors'])) }));
+  assert.deepEqual(readShardNames(folder), ['a.safetensors']);
+  rmSync(folder, { recursive: true });
+});

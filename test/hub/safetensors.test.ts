@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -111,12 +111,56 @@ const ATTACKS: readonly [string, () => string, RegExp][] = [
   ['a header that is no JSON', () => craft('{"a":', f32(1)), /no UTF-8 JSON/],
   ['a header that is a list', () => craft([], f32()), /no JSON object/],
   ['a tensor that is null', () => craft({ a: null }, f32()), /dtype undefined/],
+  ['an empty file', () => { const f = at(); writeFileSync(f, ''); return f; }, /only 0 bytes/],
+  ['a header of 2^64 − 1 bytes', () => craft(one({}), f32(1, 2), 2n ** 64n - 1n), /claims a header of 18446744073709551615 bytes/],
+  ['a header above the limit, in a file that is as long', () => { const f = at(); const fd = openSync(f, 'w'); const prefix = Buffer.alloc(8); prefix.writeBigUInt64LE(100_000_001n); writeSync(fd, prefix); ftruncateSync(fd, 100_000_100); closeSync(fd); return f; }, /claims a header of 100000001 bytes/],
+  ['a header of no bytes', () => craft('', f32()), /no UTF-8 JSON/],
+  ['a header that is no UTF-8', () => { const f = craft(one({}), f32(1, 2)); const b = readFileSync(f); b[10] = 0xff; writeFileSync(f, b); return f; }, /no UTF-8 JSON/],
+  ['a byte order mark before the header', () => craft(`\ufeff${JSON.stringify(one({}))}`, f32(1, 2)), /no UTF-8 JSON/],
+  ['white space before the header', () => craft(` ${JSON.stringify(one({}))}`, f32(1, 2)), /no JSON object/],
+  ['a header that is a number', () => craft('1', f32()), /no JSON object/],
+  ['a header nested a hundred thousand deep', () => craft(`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`, f32()), /dtype undefined/],
+  ['a shape nested a hundred thousand deep', () => craft(`{"a":{"dtype":"F32","shape":${'['.repeat(100_000)}${']'.repeat(100_000)},"data_offsets":[0,0]}}`, f32()), /tensor a has shape \[\[\[\[\[…\]\]\]\]\]/],
+  ['a type that is an object with a toString of its own', () => craft(one({ dtype: { toString: 1, valueOf: 1 } }), f32(1, 2)), /dtype \{"toString":1,"valueOf":1\}/],
+  ['two tensors of one name', () => craft('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', f32(1, 2)), /two entries "a"/],
+  ['two shapes of one tensor', () => craft('{"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}}', f32(1, 2)), /two entries "shape"/],
+  ['metadata that are no texts', () => craft({ __metadata__: { format: 1 }, ...one({}) }, f32(1, 2)), /__metadata__ is \{"format":1\}/],
+  ['metadata that are a list', () => craft({ __metadata__: ['pt'], ...one({}) }, f32(1, 2)), /__metadata__ is \["pt"\]/],
+  ['a shape whose product is beyond 2^53', () => craft(one({ shape: [2 ** 30, 2 ** 30, 2 ** 30], data_offsets: [0, 2 ** 53 - 1] }), f32(1, 2)), /bytes/],
+  ['a shape whose product is infinite, times nothing', () => craft(one({ shape: [...Array(30).fill(2 ** 52), 0], data_offsets: [0, 0] }), f32()), /needs NaN bytes/],
+  ['a size that is no whole number', () => craft(one({ shape: [2.5] }), f32(1, 2)), /shape \[2.5\]/],
+  ['a size that is a text', () => craft(one({ shape: ['2'] }), f32(1, 2)), /shape \["2"\]/],
+  ['a size beyond what a number holds', () => craft('{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,8]}}', f32(1, 2)), /shape \[Infinity\]/],
+  ['offsets behind the data', () => craft(one({ data_offsets: [100, 108] }), f32(1, 2)), /ends at byte 108/],
+  ['offsets that are three', () => craft(one({ data_offsets: [0, 4, 8] }), f32(1, 2)), /offsets \[0,4,8\]/],
+  ['no offsets', () => craft(one({ data_offsets: undefined }), f32(1, 2)), /offsets undefined/],
+  ['offsets that do not fit the type', () => craft(one({ dtype: 'F16' }), f32(1, 2)), /needs 4 bytes/],
 ];
 for (const [what, make, text] of ATTACKS)
   test(`refused by file and reason: ${what}`, async () => {
     const file = make();
     await assert.rejects(readSafetensors(file), (e: Error) => e instanceof CheckpointError && e.message.includes(file) && text.test(e.message));
   });
+
+test('tensors may stand in another order than in the header, have no elements, and fill the header with blanks', async () => {
+  const t = await readSafetensors(craft(`${JSON.stringify({ b: { dtype: 'F32', shape: [1], data_offsets: [4, 8] }, none: { dtype: 'F32', shape: [3, 0], data_offsets: [4, 4] }, a: { dtype: 'F32', shape: [], data_offsets: [0, 4] }, __metadata__: {} })}   `, f32(1, 2)));
+  assert.deepEqual([...t].map(([name, { data }]) => [name, [...data]]), [['b', [2]], ['none', []], ['a', [1]]]);
+});
+
+test('a lying header allocates nothing of what it claims', async () => {
+  const lies = [craft(one({}), f32(1, 2), 99_000_000n), craft(one({ shape: [2 ** 28], data_offsets: [0, 2 ** 30] }), f32(1, 2)), craft(one({ shape: [2 ** 51], data_offsets: [0, 2 ** 53 - 8] }), f32(1, 2))];
+  for (const file of lies) {
+    const before = process.memoryUsage().arrayBuffers;
+    await assert.rejects(readSafetensors(file), CheckpointError);
+    assert.throws(() => SafetensorsReader.open(file), CheckpointError);
+    assert.ok(process.memoryUsage().arrayBuffers - before < 2 ** 20);
+  }
+});
+
+test('a folder is no safetensors file', async () => {
+  await assert.rejects(readSafetensors(folder), (e: Error) => e instanceof FileMissingError && /it is no file/.test(e.message));
+  assert.throws(() => SafetensorsReader.open(folder), FileMissingError);
+});
 
 test('a file that is not there is named', async () => {
   await assert.rejects(readSafetensors(path.join(folder, 'none')), FileMissingError);

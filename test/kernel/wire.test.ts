@@ -69,3 +69,8 @@ test('without a key nothing is understood: the protocol would take every message
 test('a signature scheme that is not supported is refused by name', () => {
   assert.throws(() => new Wire({ key: KEY, signature_scheme: 'hmac-md5' }), /hmac-md5/);
 });
+
+test('a message whose content is no object, or whose header holds what is no text, is refused', () => {
+  for (const content of ['null', '[]', '5', '"x"']) assert.throws(() => new Wire({ key: KEY }).decode(signed([HEADER, '{}', '{}', content])), (e: Error) => e instanceof WireError && /content/.test(e.message));
+  assert.throws(() => new Wire({ key: KEY }).decode(signed([HEADER.replace('"u"', '{}'), '{}', '{}', '{}'])), (e: Error) => e instanceof WireError && /username/.test(e.message));
+});

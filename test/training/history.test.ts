@@ -321,3 +321,35 @@ test('a module is called as its weight without `.weight`', () => {
   assert.equal(moduleOf('vit.embeddings.cls_token'), 'vit.embeddings.cls_token');
   assert.equal(moduleOf('a.weight.weight'), 'a.weight');
 });
+
+test('a damaged history is refused by file and field, and a run that was to take it up is as it was', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-history-'));
+  const file = path.join(folder, 'history.json');
+  const whole = new History(layers);
+  whole.append(record(0));
+  const good = JSON.parse(JSON.stringify(whole)) as Record<string, object>;
+  const damaged: readonly [object, RegExp][] = [
+    [{ ...good, layers: null }, /layers is null/],
+    [{ ...good, layers: [null] }, /layers\[0\] is null/],
+    [{ ...good, layers: [...(good.layers as object[])].reverse() }, /layers\[0\]/],
+    [{ ...good, words: { ...good.words, module: ['a', 'a'] } }, /words.module is \["a","a"\]/],
+    [{ ...good, words: undefined }, /words is undefined/],
+    [{ ...good, courses: [{ step: 0, course: [null] }] }, /courses\[0\]/],
+    [{ ...good, evaluations: [{ step: 0, metrics: { f1: { toString: 1 } } }] }, /evaluations\[0\]/],
+    [{ ...good, columns: { ...good.columns, 'step.loss': null } }, /a column is null/],
+    [{ ...good, columns: { ...good.columns, 'step.loss': { type: 'toString', base64: '' } } }, /a column is/],
+    [{ ...good, columns: [] }, /columns are \[\]/],
+    [{ ...good, version: { toString: 1 } }, /version \{"toString":1\}/],
+  ];
+  for (const [json, says] of damaged) {
+    writeFileSync(file, JSON.stringify(json));
+    assert.throws(() => loadHistory(folder), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(file) && says.test(e.message), String(says));
+  }
+  const fresh = new History(layers);
+  const { head, columns } = whole.parts();
+  assert.throws(() => fresh.resume({ head, columns: new Map([...columns, ['step.loss', new Float64Array(7)]]) }), /column step.loss has 7 values/);
+  assert.equal(fresh.length, 0);
+  fresh.resume({ head, columns });
+  assert.equal(fresh.length, 1);
+  rmSync(folder, { recursive: true });
+});

@@ -151,3 +151,25 @@ test('of several that see a stale claim one takes it over; a take-over that was 
   assert.equal(Claim.take(folder, 'a1'), undefined, 'clears it');
   assert.ok(Claim.take(folder, 'a1'));
 });
+
+test('a definition whose parts are of wrong types, or nested without end, is refused by file and field', () => {
+  const folder = fresh();
+  const file = path.join(folder, 'study.json');
+  writeDefinition(folder, definition);
+  const good = JSON.parse(readFileSync(file, 'utf8')) as object;
+  const deep = '@';
+  for (const part of [{ task: null }, { task: {} }, { policies: 'none' }, { policies: [5] }, { policies: [{ policy: 'ils', freezeRates: ['0.5'] }] }, { seeds: ['1'] }, { seeds: undefined }, { variants: { a: null } }, { trainer: [] }, { trainer: { a: deep } }, { steps: '5' }]) {
+    writeFileSync(file, JSON.stringify({ ...good, ...part }).replace('"@"', `${'['.repeat(50_000)}${']'.repeat(50_000)}`));
+    assert.throws(() => readDefinition(folder), (e: Error) => e instanceof StudyFileError && e.message.includes(file) && e.message.includes(`'${Object.keys(part)[0]}'`), JSON.stringify(part));
+  }
+});
+
+test('a result of which texts, metrics or rate are of another type is damaged', () => {
+  const folder = fresh();
+  for (const part of [{ policy: 5 }, { finished: null }, { metrics: undefined }, { metrics: ['a'] }, { freezeRate: 'high' }, { id: { toString: 1 } }]) {
+    writeFileSync(path.join(folder, 'runs/a1.json'), JSON.stringify({ ...WHOLE, ...part }));
+    const { result, damage } = readResult(folder, 'a1');
+    assert.equal(result, undefined, JSON.stringify(part));
+    assert.match(damage!, new RegExp(Object.keys(part)[0] === 'id' ? 'another run' : Object.keys(part)[0]));
+  }
+});
