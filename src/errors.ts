@@ -87,7 +87,7 @@ export class EngineUnavailableError extends SlimFitError {
 export class OutOfMemoryError extends SlimFitError {
   constructor(
     message: string,
-    /** Bytes of the tensor that did not fit. */
+    /** Bytes of the tensor that did not fit; NaN where the device does not say. */
     readonly bytes: number,
     options?: ErrorOptions,
   ) {

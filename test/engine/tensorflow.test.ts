@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { fusedKernels, loadTensorflow } from '../../src/engine/tfjs/tensorflowBinding';
 import { createTensorflowEngine } from '../../src/engine/tfjs/createTensorflowEngine';
 import { createTfjsEngine } from '../../src/engine/tfjs/tfjsEngine';
+import { OutOfMemoryError } from '../../src/errors';
 import type { FixedPoint } from '../../src/engine/engine';
 import { Random } from '../../src/random';
 import { conformance } from './conformance';
@@ -35,6 +36,23 @@ test('codes and decoded values agree to the bit between engines', { skip }, asyn
     assert.deepEqual(results[2], results[0], encoding);
   }
   for (const e of engines) e.dispose();
+});
+
+test('a tensor that no memory holds is an OutOfMemoryError with its bytes, and the engine works on', { skip }, async () => {
+  for (const fused of [true, false]) {
+    const engine = await createTensorflowEngine({ fused });
+    const [tall, wide] = [engine.full([2 ** 21, 1], 1), engine.full([1, 2 ** 22], 1)];
+    const isIt = (e: Error) => e instanceof OutOfMemoryError && e.bytes === 4 * 2 ** 43 && /\[2097152,4194304\], 32\.0 TiB.*slimfit plan/.test(e.message);
+    assert.throws(() => engine.full([2 ** 21, 2 ** 22], 1), isIt);
+    assert.throws(() => engine.scope(() => engine.mul(tall, wide)), isIt);
+    assert.throws(() => engine.scope(() => engine.matmul(tall, wide)), isIt);
+    assert.equal(engine.memory().tensors, 2);
+    const sum = engine.sum(wide, 1);
+    assert.deepEqual([...(await engine.read(sum))], [2 ** 22]);
+    engine.free(tall, wide, sum);
+    assert.equal(engine.memory().tensors, 0);
+    engine.dispose();
+  }
 });
 
 test('TensorFlow itself holds no more tensors after a thousand rounds', { skip }, async () => {

@@ -4,7 +4,8 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { EngineUnavailableError } from '../../errors';
+import { EngineUnavailableError, OutOfMemoryError } from '../../errors';
+import { formatBytes } from '../../units';
 import { shieldFromSignals } from './signalShield';
 
 /** Element types as TensorFlow numbers them (tensorflow/core/framework/types.proto). */
@@ -67,11 +68,35 @@ export function loadTensorflow(): TensorflowBinding {
   process.env.TF_CPP_MIN_LOG_LEVEL ??= '2';
   try {
     shieldFromSignals(dirname(file));
-    loaded = require(file) as TensorflowBinding;
+    loaded = withTypedErrors(require(file) as TensorflowBinding);
   } catch (cause) {
     throw new EngineUnavailableError(`TensorFlow's native addon does not load (${(cause as Error).message}): run \`npx slimfit setup\``, { cause });
   }
   return loaded;
+}
+
+/** The same binding, whose operations say in our words when the device has no memory (TensorFlow's status 8, RESOURCE_EXHAUSTED). The operation did nothing then. */
+function withTypedErrors(binding: TensorflowBinding): TensorflowBinding {
+  return {
+    createTensor: binding.createTensor.bind(binding),
+    deleteTensor: binding.deleteTensor.bind(binding),
+    tensorDataSync: binding.tensorDataSync.bind(binding),
+    isUsingGpuDevice: binding.isUsingGpuDevice.bind(binding),
+    getNumOfTensors: binding.getNumOfTensors.bind(binding),
+    TF_Version: binding.TF_Version,
+    executeOp(name, attrs, inputs, outputs) {
+      try {
+        return binding.executeOp(name, attrs, inputs, outputs);
+      } catch (cause) {
+        const { message } = cause as Error;
+        if (!/TF_Status: 8\b/.test(message)) throw cause;
+        const shape = /with shape ?\[([\d,]*)\]/.exec(message)?.[1];
+        const bytes = shape === undefined ? NaN : 4 * shape.split(',').reduce((n, d) => n * Number(d || 1), 1);
+        const what = shape === undefined ? `what ${name} needs` : `a tensor of shape [${shape}], ${formatBytes(bytes)}`;
+        throw new OutOfMemoryError(`TensorFlow's device has no memory for ${what}: free tensors, make the batch smaller, or ask \`slimfit plan --budget\` what fits`, bytes, { cause });
+      }
+    },
+  };
 }
 
 /** What the fused kernels were compiled for: the features that Linux lists for the processor. Empty elsewhere. */
