@@ -59,7 +59,7 @@ export async function attack(target: Target, input: unknown): Promise<Outcome> {
     if (error instanceof assert.AssertionError) throw error;
     if (!(error instanceof SlimFitError || error instanceof WireError)) throw new assert.AssertionError({ message: `${target.name}: ${error instanceof Error ? error.stack : String(error)}` });
     const { message } = error;
-    assert.ok(target.names.some((n) => message.includes(n)), `${target.name}: the error names none of ${target.names.join(', ')}: ${message.slice(0, 300)}`);
+    assert.ok(target.names.some((n) => message.toLowerCase().includes(n.toLowerCase())), `${target.name}: the error names none of ${target.names.join(', ')}: ${message.slice(0, 300)}`);
     assert.ok(target.library || !/Cannot read prop|is not a function|is not iterable|of undefined|of null|undefined \(reading|Invalid array length|call stack/.test(message), `${target.name}: an error of JavaScript in a typed one: ${message.slice(0, 300)}`);
     assert.ok(message.length < 4000, `${target.name}: the error is ${message.length} characters long`);
     outcome = 'refused';
