@@ -1,6 +1,7 @@
 /** A run that goes on from a checkpoint is the run that was never stopped; a damaged, foreign or unwritable checkpoint harms nothing. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import fsPromises from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -376,6 +377,34 @@ test('when no checkpoint is whole each is named, when there is none that is said
     for (const where of [empty, path.join(empty, 'nothing')]) await assert.rejects(SlimFitTrainer.resume(where, optionsOf(model)), (e: Error) => e instanceof FileMissingError && e.message.includes(where));
     assert.deepEqual(await model.weights(), before);
   });
+});
+
+test('a checkpoint that was forged, hashes included, is refused before a weight is overwritten or the trainer changed', async () => {
+  const dir = await threeCheckpoints();
+  const folder = path.join(dir, 'checkpoint-6');
+  const [stateFile, manifestFile] = ['trainer_state.json', 'manifest.json'].map((n) => path.join(folder, n));
+  const good = JSON.parse(readFileSync(stateFile, 'utf8')) as { slimfit: { optimizer: [string, { m: { $tensor: string } }][]; policy: { magnitudes: unknown[] } } };
+  const [first, second] = good.slimfit.optimizer.filter(([name], i, all) => i === 0 || name.endsWith('.weight') !== all[0][0].endsWith('.weight'));
+  const moment = (m: object) => ({ optimizer: [[first[0], { ...first[1], m }], ...good.slimfit.optimizer.slice(1)] });
+  const forged: readonly [object, RegExp][] = [
+    [{ overruled: [5] }, /slimfit.overruled is \[5\]/],
+    [moment({ $tensor: 'nothing' }), /holds no tensor nothing/],
+    [moment({ codes: first[1].m, scales: first[1].m }), /the moments of .* are not float32/],
+    [moment(second[1].m), /the moments of .* are not float32/],
+    [{ policy: { magnitudes: good.slimfit.policy.magnitudes.map(() => ({ toString: 1, valueOf: 1 })) } }, /slimfit.policy is no state of the policy/],
+  ];
+  await withModel(async (model, engine) => {
+    const before = await model.weights();
+    for (const [part, says] of forged) {
+      const text = JSON.stringify({ ...good, slimfit: { ...good.slimfit, ...part } });
+      writeFileSync(stateFile, text);
+      const manifest = JSON.parse(readFileSync(manifestFile, 'utf8')) as { files: object };
+      writeFileSync(manifestFile, JSON.stringify({ ...manifest, files: { ...manifest.files, 'trainer_state.json': { bytes: Buffer.byteLength(text), sha256: createHash('sha256').update(text).digest('hex') } } }));
+      await assert.rejects(SlimFitTrainer.resume(folder, optionsOf(model)), (e: Error) => (e instanceof CheckpointError || e instanceof InvalidArgumentError) && (says.test(e.message) || assert.fail(e.message)));
+      assert.equal(engine.memory().tensors, model.parameters.size);
+    }
+    assert.deepEqual(await model.weights(), before);
+  }, 5);
 });
 
 test('one checkpoint of several can be gone on from, by its folder', async () => {
