@@ -11,7 +11,7 @@ import time
 import psutil
 from jupyter_client.manager import start_new_kernel
 
-INTERRUPTS = 30
+INTERRUPTS = 50
 
 SETUP = """
 const { BertForSequenceClassification, SlimFitTrainer, TextDataset, Tokenizer } = slimfit;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { missing, runPython } from './python';
 
-test('thirty interrupts stop training within one step each and lose nothing; a blocked kernel restarts and ends in under 3 s', { skip: missing }, async (t) => {
+test('fifty interrupts stop training within one step each and lose nothing; a blocked kernel restarts and ends in under 3 s', { skip: missing }, async (t) => {
   const { code, output, summary } = await runPython('interrupts.py');
   t.diagnostic(JSON.stringify(summary));
   assert.equal(code, 0, output);
