@@ -3,6 +3,7 @@
  * before a run begins. What depends on the run (its length, its seed) is taken from the run where it is not given.
  */
 import { InvalidArgumentError } from '../errors';
+import { cut, shown } from '../shown';
 import { parseBytes } from '../units';
 import { AutoFreeze, type AutoFreezeOptions } from './autoFreeze';
 import { BitFit, type BitFitOptions } from './bitFit';
@@ -102,7 +103,7 @@ function activatedAt(freezeRate: number, layers: readonly FreezableLayer[], gran
 
 /** What is known of the policy of a name. @throws InvalidArgumentError with the list of names */
 export function policyEntry(name: string): PolicyEntry {
-  if (!Object.hasOwn(POLICIES, name)) throw new InvalidArgumentError(`no policy is called '${name}': choose one of ${POLICY_NAMES.join(', ')}`);
+  if (!Object.hasOwn(POLICIES, name)) throw new InvalidArgumentError(`no policy is called '${cut(name)}': choose one of ${POLICY_NAMES.join(', ')}`);
   return POLICIES[name as PolicyName];
 }
 
@@ -113,9 +114,9 @@ export function checkPolicy(name: string, options: PolicySettings): void {
   for (const [key, value] of Object.entries(options)) {
     const kind = Object.hasOwn(entry.options, key) ? entry.options[key] : undefined;
     if (kind === undefined)
-      throw new InvalidArgumentError(`the policy ${name} has no ${key === 'freezeRate' ? 'freeze rate' : `option '${key}'`}: ${known.length > 0 ? `it has ${known.join(', ')}` : 'it has no options'}`);
+      throw new InvalidArgumentError(`the policy ${name} has no ${key === 'freezeRate' ? 'freeze rate' : `option '${cut(key)}'`}: ${known.length > 0 ? `it has ${known.join(', ')}` : 'it has no options'}`);
     if (typeof kind === 'object' ? !kind.includes(String(value)) : typeof value !== 'number' || Number.isNaN(value))
-      throw new InvalidArgumentError(`${key} of the policy ${name} is ${JSON.stringify(value)}; it must be ${typeof kind === 'object' ? `one of ${kind.join(', ')}` : 'a number'}`);
+      throw new InvalidArgumentError(`${key} of the policy ${name} is ${shown(value)}; it must be ${typeof kind === 'object' ? `one of ${kind.join(', ')}` : 'a number'}`);
   }
   const { insteadOfRate: other } = entry;
   if (other && options.freezeRate !== undefined && options[other] !== undefined) throw new InvalidArgumentError(`the policy ${name} is given freezeRate ${options.freezeRate} and ${other} ${options[other]}: give one of the two`);

@@ -354,7 +354,9 @@ export class History {
   static fromParts(parts: HistoryParts): History {
     checkHead(parts.head);
     const { head } = parts;
-    const history = new History(head.layers, head.name);
+    // Only what belongs there: whatever else the file holds would be written again.
+    const layers = head.layers.map(({ index, name, kind, shape, parameters }): FreezableLayer => ({ index, name, kind, shape, parameters }));
+    const history = new History(layers, head.name);
     history.take(parts);
     return history;
   }
@@ -377,7 +379,7 @@ export class History {
       column.fill(values);
     }
     this.checkLengths();
-    this.courses = [...head.courses];
+    this.courses = head.courses.map(({ step, course }) => ({ step, course: course.map(({ phase, layer, activationBytes, deviceBytes }) => ({ phase, layer, activationBytes, deviceBytes })) }));
     this.evaluated = head.evaluations.map(({ step, metrics }) => ({ step, metrics: Object.fromEntries(Object.entries(metrics).map(([k, v]) => [k, Number(v)])) }));
     this.countTraining();
   }

@@ -11,6 +11,7 @@ import { checkPolicy, policyEntry, type PolicyName, type PolicyOptions, type Pol
 import type { FreezableLayer } from '../freezing/layer';
 import type { FreezePolicy, PolicyRun } from '../freezing/policy';
 import type { BatchSource, LabelledBatch, Model, Predictions, TextBatch } from '../models/model';
+import { cut } from '../shown';
 import type { FromRecipeOptions } from './fromRecipe';
 import type { Recipe } from './recipes';
 import type { TrainerOptions } from './trainer';
@@ -218,7 +219,7 @@ export function studyJobs<Batch extends LabelledBatch>(definition: StudyDefiniti
       const policy = entry.label ?? policyEntry((entry as NamedStudyPolicy).policy).label;
       const what = plainForm(isNamed(entry) ? { policy: entry.policy, options: entry.options ?? {} } : { policy: entry.policy, label: entry.label });
       const text = JSON.stringify([what, plainForm(entry.trainer ?? {})]);
-      if ((labels.get(policy) ?? text) !== text) throw new InvalidArgumentError(`two policies of the study are called '${policy}': give each a label of its own`);
+      if ((labels.get(policy) ?? text) !== text) throw new InvalidArgumentError(`two policies of the study are called '${cut(policy)}': give each a label of its own`);
       labels.set(policy, text);
       for (const freezeRate of ratesOf(entry, freezeRates)) {
         if (freezeRate !== undefined) checkFreezeRate(freezeRate);
@@ -227,12 +228,13 @@ export function studyJobs<Batch extends LabelledBatch>(definition: StudyDefiniti
           const id = sha256(JSON.stringify(plainForm({ ...common, trainer: settings, policy: what, freezeRate, seed }))).slice(0, 16);
           const job: StudyJob = { id, number: jobs.length + 1, policy, variant, freezeRate, seed, entry, settings };
           const twin = seen.get(id);
-          if (twin !== undefined) throw new InvalidArgumentError(`two runs of the study are the same: ${twin}, and ${describeJob(job)}`);
+          if (twin !== undefined) throw new InvalidArgumentError(`two runs of the study are the same: ${cut(twin)}, and ${cut(describeJob(job))}`);
           seen.set(id, describeJob(job));
           jobs.push(job);
         }
       }
     }
+  if (jobs.length === 0) throw new InvalidArgumentError('a study needs a run: a policy whose freezeRates are an empty list has none');
   return jobs;
 }
 

@@ -401,7 +401,8 @@ export async function targets(folder: string): Promise<Target[]> {
   const historyJson: Target = {
     name: 'history.json',
     inputs: jsonFile(document),
-    names: ['history.json'],
+    // Without columns it is taken for that of a checkpoint, whose columns are in the other file.
+    names: ['history.json', 'history.safetensors'],
     parse: (input) => withFiles({ 'history.json': input as Uint8Array }, (at) => checkHistory(loadHistory(at))),
   };
   const stored = await historyTensors();
@@ -422,7 +423,7 @@ export async function targets(folder: string): Promise<Target[]> {
       { format: 'slimfit-study', version: 1, task: { name: 'own', settings: {}, prepare: { function: 'sha256:00' } }, policies: [{ label: 'mine', policy: { function: 'sha256:00' }, freezeRates: [0.1] }], seeds: [1] },
     ),
     // What makes no study is told by the field.
-    names: ['study', 'policy', 'policies', 'seed', 'steps', 'rate', 'runs'],
+    names: ['study', 'policy', 'policies', 'seed', 'steps', 'freezeRate', 'runs'],
     parse: (input) =>
       withFiles({ 'study.json': input as Uint8Array }, (at) => {
         const jobs = studyJobs(readDefinition(at));

@@ -193,6 +193,7 @@ test('a tokenizer.json or vocab.txt whose parts are of wrong types is refused by
     [{ ...good, model: null }, /model is null/],
     [{ ...good, model: { ...good.model, vocab: { ...good.model.vocab, a: 'x' } } }, /id of "a" is "x"/],
     [{ ...good, model: { ...good.model, vocab: { ...good.model.vocab, a: 2 ** 40 } } }, /id of "a" is 1099511627776/],
+    [{ ...good, model: { ...good.model, vocab: { ...good.model.vocab, a: 2 ** 31 - 1 } } }, /id of "a" is 2147483647/],
     [{ ...good, added_tokens: [null] }, /added_tokens\[0\] is null/],
     [{ ...good, added_tokens: {} }, /added_tokens is \{\}/],
     [{ ...good, normalizer: 5 }, /normalizer is 5/],

@@ -345,6 +345,8 @@ test('a damaged history is refused by file and field, and a run that was to take
     writeFileSync(file, JSON.stringify(json));
     assert.throws(() => loadHistory(folder), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(file) && says.test(e.message), String(says));
   }
+  writeFileSync(file, JSON.stringify({ ...good, layers: layers.map((l) => ({ ...l, more: 1 })), courses: [{ step: 0, more: 1, course: [{ phase: 'forward', layer: 'x', activationBytes: 1, deviceBytes: 2, more: 1 }] }] }));
+  assert.ok(!JSON.stringify(loadHistory(folder)).includes('more'), 'what does not belong there is left out');
   const fresh = new History(layers);
   const { head, columns } = whole.parts();
   assert.throws(() => fresh.resume({ head, columns: new Map([...columns, ['step.loss', new Float64Array(7)]]) }), /column step.loss has 7 values/);

@@ -78,6 +78,7 @@ const refused: readonly [what: string, changes: Partial<StudyDefinition>, says: 
   ['an unknown policy', { policies: ['ilss' as 'ils'] }, /'ilss'/],
   ['an unknown option', { policies: [{ policy: 'random', options: { gamma: 1 } as object }] }, /'gamma'/],
   ['two policies of one label', { policies: [{ policy: 'freeze-out', options: { t0: 0.1 } }, { policy: 'freeze-out', options: { t0: 0.2 } }] }, /'FreezeOut': give each a label/],
+  ['no rate in a policy of one’s own', { policies: [{ label: 'mine', policy: () => { throw new Error(); }, freezeRates: [] }] }, /needs a run/],
   ['no step', { steps: 0 }, /steps is 0/],
   ['settings that are no plain data', { trainer: { optimizer: new Map() as object } }, /definition\.trainer\.optimizer of a study is a Map/],
 ];
