@@ -5,7 +5,7 @@ import { cut, shown } from '../shown';
 type Json = Readonly<Record<string, unknown>>;
 
 export const isObject = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
-/** No vocabulary comes near this (XLM-V has 2^20 tokens). The library keeps tokens in a list by id, and goes through all of a list that one id of 2^31 makes long. */
+/** No vocabulary comes near this (XLM-V has 2^20 tokens). The library keeps tokens in a list by id, and goes through all of it to count them: one id of 2^31 takes more than 20 s. */
 const MOST_IDS = 2 ** 22;
 /** Whether a value can be the id of a token or of a token type. */
 export const isId = (v: unknown): v is number => Number.isInteger(v) && (v as number) >= 0 && (v as number) < MOST_IDS;

@@ -1,6 +1,6 @@
 /**
- * What hyparquet 1.31 believes of a Parquet file without looking, looked at before it reads: a list in Thrift's compact protocol of more items than bytes, a number of any length, a page without a size (read for
- * ever), a run of 2^30 values in a page of ten (an array grows until the process dies, which nothing can catch). Formats: apache/parquet-format, README, Encodings.md; apache/thrift, thrift-compact-protocol.md.
+ * What hyparquet 1.31 believes of a Parquet file without looking, looked at before it reads: a list in Thrift's compact protocol of more items than bytes, a number of any length, a page without a size (read again until
+ * memory is gone), a run of 2^30 values in a page of ten (an array grows until the process dies, which nothing can catch). Formats: apache/parquet-format, README, Encodings.md; apache/thrift, thrift-compact-protocol.md.
  */
 import type { ColumnMetaData, Compressors, SchemaElement } from 'hyparquet';
 

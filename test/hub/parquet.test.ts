@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import { parquetWriteBuffer } from 'hyparquet-writer';
 import { FileMissingError, InvalidArgumentError, ParquetError } from '../../src/errors';
 import { type ParquetRow, readParquetFile, readParquetInfo } from '../../src/hub/parquet';
 
@@ -93,5 +94,21 @@ test('what is no Parquet file, or damaged, is a ParquetError that names the file
   assert.deepEqual(unhandled, []);
   await assert.rejects(readParquetFile(path.join(folder, 'absent.parquet')), FileMissingError);
   await assert.rejects(readParquetFile(folder), FileMissingError);
+  rmSync(folder, { recursive: true });
+});
+
+test('a file of five changed bytes whose run claims 2^31 values, at which hyparquet ends the process, is a ParquetError', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-parquet-'));
+  const file = path.join(folder, 'run.parquet');
+  const values = Array.from({ length: 200 }, (_, i) => (i === 150 ? null : i));
+  const bytes = Buffer.from(parquetWriteBuffer({ columnData: [{ name: 'a', data: values, type: 'INT32', nullable: true }], codec: 'UNCOMPRESSED' }));
+  writeFileSync(file, bytes);
+  assert.deepEqual((await readParquetFile(file)).map((r) => r.a), values);
+  // Definition levels: 150 ones, a null, 49 ones.
+  const run = bytes.indexOf(Buffer.from([0xac, 0x02, 0x01]));
+  assert.ok(run > 0);
+  Buffer.from([0xfe, 0xff, 0xff, 0xff, 0x0f]).copy(bytes, run);
+  writeFileSync(file, bytes);
+  await assert.rejects(readParquetFile(file), (e: Error) => e instanceof ParquetError && e.message.includes(file) && /a run of 2147483647 values where 200 are left/.test(e.message));
   rmSync(folder, { recursive: true });
 });
