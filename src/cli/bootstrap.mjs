@@ -4,7 +4,8 @@
  *   node src/cli/bootstrap.mjs setup | quickstart | notebooks | test [FILES…] | run FILE [ARGS…] | screens FILE | benchKernel | interop
  */
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import * as setup from './setup/steps.mjs';
 
@@ -72,8 +73,14 @@ const commands = {
     const types = await foreground(process.execPath, [path.join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', path.join(ROOT, 'tsconfig.json')]);
     if (types !== 0) return types;
     const chosen = files.length > 0 ? files : testFiles().sort();
-    // The limit is also that of a whole file, and the notebooks of one take minutes on a small machine.
-    return foreground(process.execPath, ['--import', 'tsx', '--test', '--test-concurrency=2', '--test-timeout=900000', '--test-reporter=spec', ...chosen]);
+    // What tests leave behind goes with them.
+    const temporary = mkdtempSync(path.join(tmpdir(), 'slimfit-test-'));
+    try {
+      // The limit is also that of a whole file, and the notebooks of one take minutes on a small machine.
+      return await foreground(process.execPath, ['--import', 'tsx', '--test', '--test-concurrency=2', '--test-timeout=900000', '--test-reporter=spec', ...chosen], { TMPDIR: temporary });
+    } finally {
+      rmSync(temporary, { recursive: true, force: true });
+    }
   },
   async run([file, ...args]) {
     await ready();

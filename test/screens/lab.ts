@@ -97,7 +97,8 @@ export async function openLab(views: readonly View[]): Promise<Lab> {
     await page.goto(`http://127.0.0.1:${port}/lab/tree/views.ipynb`);
     await page.waitForFunction("'jupyterapp' in window");
     await page.evaluate('jupyterapp.restored.then(() => undefined)');
-    await page.waitForSelector('.jp-Notebook .jp-CodeCell');
+    // The cells appear one after the other.
+    await page.waitForFunction(`document.querySelectorAll('.jp-Notebook .jp-CodeCell').length === ${views.length}`);
     await page.waitForSelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', { timeout: 60_000 });
   };
   await open();
