@@ -73,7 +73,7 @@ export function staticSvg(traces: readonly Trace[], layout: Readonly<Record<stri
   legendRows.forEach((row, r) => {
     let at = WIDTH - 24 - row.reduce((w, t) => w + legendWidth(t), 0);
     for (const t of row) {
-      parts.push(symbolOf(t) ? markerAt(t, at + 15, 46 + LEGEND_ROW * r, 0) : `<rect x="${(at + 10).toFixed(1)}" y="${41 + LEGEND_ROW * r}" width="10" height="10" fill="${colourOf(t)}"/>`, label(String(t.name), at + 24, 50 + LEGEND_ROW * r, 'start'));
+      parts.push(symbolOf(t) ? markerAt(t, at + 15, 46 + LEGEND_ROW * r, 0, 10) : `<rect x="${(at + 10).toFixed(1)}" y="${41 + LEGEND_ROW * r}" width="10" height="10" fill="${colourOf(t)}"/>`, label(String(t.name), at + 24, 50 + LEGEND_ROW * r, 'start'));
       at += legendWidth(t);
     }
   });
@@ -227,6 +227,8 @@ function symbolOf(t: Trace): string | undefined {
   return typeof symbol === 'string' && typeof t.mode === 'string' && t.mode.includes('markers') ? symbol : undefined;
 }
 
+/** Half length of Plotly's line markers, in radii. */
+const LINE_MARKER = 1.4;
 /** Corners of Plotly's markers, in radii, y downwards. */
 const CORNERS: Readonly<Record<string, readonly (readonly [number, number])[]>> = {
   square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
@@ -238,15 +240,21 @@ const CORNERS: Readonly<Record<string, readonly (readonly [number, number])[]>> 
   star: Array.from({ length: 10 }, (_, i): [number, number] => [(i % 2 ? 0.55 : 1.3) * Math.sin((i * Math.PI) / 5), -(i % 2 ? 0.55 : 1.3) * Math.cos((i * Math.PI) / 5)]),
 };
 
-/** The marker of a trace's point, its middle at (x, y). */
-function markerAt(t: Trace, x: number, y: number, point: number): string {
+/** The marker of a trace's point, its middle at (x, y), at most `largest` across. */
+function markerAt(t: Trace, x: number, y: number, point: number, largest = Infinity): string {
   const symbol = symbolOf(t)!;
-  const { size = 6 } = t.marker as { size?: number };
+  const { size: wanted, line: edge } = t.marker as { size?: unknown; line?: { width?: unknown } };
+  const size = Math.min(typeof wanted === 'number' ? wanted : 6, largest);
   const colour = colourOf(t, point);
   const paint = symbol.endsWith('-open') ? `fill="none" stroke="${colour}" stroke-width="1.5"` : `fill="${colour}"`;
   const form = symbol.replace(/-open$/, '');
   const corners = Object.hasOwn(CORNERS, form) ? CORNERS[form] : undefined;
-  const radius = (typeof size === 'number' ? size : 6) / 2;
+  const radius = size / 2;
+  if (form === 'line-ew' || form === 'line-ns') {
+    const width = typeof edge?.width === 'number' ? edge.width : 1;
+    const path = form === 'line-ew' ? `M${r(x - radius * LINE_MARKER)} ${r(y)}H${r(x + radius * LINE_MARKER)}` : `M${r(x)} ${r(y - radius * LINE_MARKER)}V${r(y + radius * LINE_MARKER)}`;
+    return `<path d="${path}" stroke="${colour}" stroke-width="${r(width)}"/>`;
+  }
   return corners ? `<polygon points="${corners.map(([dx, dy]) => `${r(x + dx * radius)},${r(y + dy * radius)}`).join(' ')}" ${paint}/>` : `<circle cx="${r(x)}" cy="${r(y)}" r="${r(radius)}" ${paint}/>`;
 }
 

@@ -152,3 +152,12 @@ test('a kind of trace that has no static picture is named in it, and a hundred t
   const many = Array.from({ length: 200_000 }, (_, i) => i % 7);
   assert.match(new Figure({ data: [{ y: many }, { type: 'heatmap', z: [many] }] }).toSvg(), /polyline/);
 });
+
+test('the still picture draws a line marker as a line of its length and width, and a short one in the legend', () => {
+  const trace = { name: 'full', x: ['a', 'b'], y: [1, 2], mode: 'markers', marker: { symbol: 'line-ew-open', size: 22, line: { width: 3 } } };
+  const svg = displayed(new Figure({ data: [trace], layout: { showlegend: true } }))['image/svg+xml'];
+  // Plotly draws them 1.4 times the size: https://github.com/plotly/plotly.js, src/components/drawing/symbol_defs.js.
+  const lines = numbers(svg, /<path d="M([\d.]+) [\d.]+H([\d.]+)" stroke="[^"]+" stroke-width="3.0"/g);
+  assert.deepEqual(lines.map(([from, to]) => Math.round(10 * (to - from)) / 10), [30.8, 30.8, 14]);
+  assert.doesNotMatch(svg, /<circle/);
+});
