@@ -111,7 +111,8 @@ export async function openLab(views: readonly View[]): Promise<Lab> {
     async begin(id, cell) {
       const begun = `/[\\d*]/.test(document.querySelectorAll('.jp-CodeCell')[${cell}].querySelector('.jp-InputArea-prompt').textContent)`;
       for (let i = 0; i < 20 && !(await page.evaluate(begun)); i++) {
-        void command(id);
+        // Ends when its cells have, or never when the page closes before.
+        command(id).catch(() => {});
         await page.waitForTimeout(1500);
       }
     },
