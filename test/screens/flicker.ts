@@ -9,6 +9,7 @@ import path from 'node:path';
 import { notebookOf, openLab, PYTHON } from './lab';
 
 const SECONDS = Number(process.env.SECONDS ?? 60);
+const PAIRS = Number(process.env.PAIRS ?? 10);
 
 const SETUP = `
 const { BertForSequenceClassification, SlimFitTrainer, TextDataset, Tokenizer } = slimfit;
@@ -20,19 +21,22 @@ for await (const r of trainer.steps(50));`;
 const LIVE = `trainer.live();
 const until = Date.now() + ${1000 * SECONDS};
 for await (const r of trainer.steps(100_000)) if (Date.now() > until) break;`;
-/** Short stretches with and without the display in turn; the median of each. */
+/** Pairs of stretches with and without the display, in turn first; milliseconds a step. */
 const COST = `
-const median = (v: number[]) => v.sort((a, b) => a - b)[v.length >> 1];
 const stretch = async (live: boolean) => {
   if (live) trainer.live();
   const began = performance.now();
   let n = 0;
   for await (const r of trainer.steps(120)) n++;
-  times[live ? 1 : 0].push((performance.now() - began) / n);
+  return (performance.now() - began) / n;
 };
-const times: number[][] = [[], []];
-for (let i = 0; i < 8; i++) for (const live of i % 2 ? [true, false] : [false, true]) await stretch(live);
-JSON.stringify({ without: median(times[0]), with: median(times[1]) })`;
+const pairs: [number, number][] = [];
+for (let i = 0; i < ${PAIRS}; i++) {
+  const first = await stretch(i % 2 === 1);
+  const second = await stretch(i % 2 === 0);
+  pairs.push(i % 2 === 1 ? [second, first] : [first, second]);
+}
+JSON.stringify(pairs)`;
 
 /** Runs in the page: looks at the output in every frame. */
 const WATCH = `(() => {
@@ -71,6 +75,11 @@ interface Seen {
 }
 
 async function main(): Promise<void> {
+  await watch();
+  cost();
+}
+
+async function watch(): Promise<void> {
   const lab = await openLab([{ name: 'setup', code: SETUP }, { name: 'live', code: LIVE }]);
   try {
     await lab.page.evaluate(WATCH);
@@ -82,7 +91,6 @@ async function main(): Promise<void> {
   } finally {
     await lab.close();
   }
-  cost();
 }
 
 /** Without a browser, whose drawing would take time from the training on a machine of few cores. */
@@ -92,9 +100,14 @@ function cost(): void {
   writeFileSync(file, notebookOf([{ name: 'setup', code: SETUP }, { name: 'cost', code: COST }]));
   execFileSync(PYTHON, ['-m', 'jupyter', 'execute', '--inplace', file], { stdio: 'ignore' });
   const { cells } = JSON.parse(readFileSync(file, 'utf8')) as { cells: { outputs: { data?: Record<string, string[]> }[] }[] };
-  const result = JSON.parse(cells[1].outputs.at(-1)!.data!['text/plain'].join('').replace(/^'|'$/g, '')) as { without: number; with: number };
+  const pairs = JSON.parse(cells[1].outputs.at(-1)!.data!['text/plain'].join('').replace(/^'|'$/g, '')) as [number, number][];
   rmSync(folder, { recursive: true, force: true });
-  process.stdout.write(`a step takes ${result.without.toFixed(2)} ms without the display, ${result.with.toFixed(2)} ms with it: ${(100 * (result.with / result.without - 1)).toFixed(1)} %\n`);
+  const mean = (v: readonly number[]) => v.reduce((a, b) => a + b, 0) / v.length;
+  const shares = pairs.map(([without, live]) => 100 * (live / without - 1));
+  const error = Math.sqrt(mean(shares.map((s) => (s - mean(shares)) ** 2)) / (shares.length - 1));
+  process.stdout.write(
+    `a step takes ${mean(pairs.map((p) => p[0])).toFixed(2)} ms without the display, ${mean(pairs.map((p) => p[1])).toFixed(2)} ms with it: ${mean(shares).toFixed(1)} % more, standard error of ${pairs.length} pairs ${error.toFixed(1)} %\n`,
+  );
 }
 
 main().catch((error: Error) => {
