@@ -44,7 +44,7 @@ export interface ActivationBytesQuery extends TrainingSet {
   readonly mode: ActivationMode | ActivationScheme;
   /** Default: sequence classification. */
   readonly head?: 'sequence classification' | 'question answering';
-  /** Whether dropout acts between a classification head's two linear maps: its output is then a tensor of its own. Default false. */
+  /** Whether dropout acts, where the config has some: its output is a tensor of its own. Default false. */
   readonly dropout?: boolean;
 }
 
@@ -56,14 +56,15 @@ export function bertActivations({ config: c, batchSize: B, length: T, mode, head
   const embedding = (part: Parameters<typeof embeddingName>[1]) => embeddingName(TEXT_NAMES[c.modelType], part);
   const tables = (['word_embeddings', 'position_embeddings', ...(c.typeVocabSize > 0 ? (['token_type_embeddings'] as const) : [])] as const).map((t) => `${embedding(t)}.weight`);
   let x = kept.layerNorm(embedding('LayerNorm'), new PlannedTensor(B * T * H, H, tables.some(training.trains)));
+  const acts = (p: number) => dropout && p > 0;
+  if (acts(c.hiddenDropoutProb)) x = kept.sum(x);
   for (let i = 0; i < c.numHiddenLayers; i++) {
     const at = (part: string) => `${layers}.${i}.${part}`;
     const modules = { query: at(names.query), key: at(names.key), value: at(names.value), attention: at(names.attention) };
-    x = kept.layer(i, `${layers}.${i}`, kept.sum(x), (input) => {
+    x = kept.layer(i, `${layers}.${i}`, x, (input) => {
       const context = kept.attention({ ...modules, batchSize: B, tokens: T, hiddenSize: H, heads }, input);
-      const attended = kept.layerNorm(at(names.attentionNorm), kept.sum(kept.linear(at(names.attentionOutput), context, H), input));
-      const hidden = kept.gelu(at(names.mlp), kept.linear(at(names.up), attended, F));
-      return kept.layerNorm(at(names.outputNorm), kept.sum(kept.linear(at(names.down), hidden, H, kept.scheme.downProjectionInput), attended));
+      const attended = kept.layerNorm(at(names.attentionNorm), kept.sum(kept.linear(at(names.attentionOutput), context, H, kept.scheme.linearInput), input));
+      return kept.layerNorm(at(names.outputNorm), kept.sum(kept.mlp({ mlp: at(names.mlp), up: at(names.up), down: at(names.down) }, attended, F), attended));
     });
   }
   kept.begin('head');
@@ -71,7 +72,7 @@ export function bertActivations({ config: c, batchSize: B, length: T, mode, head
   else {
     const dense = kept.linear(classifier.dense, new PlannedTensor(B * H, H, x.needsGrad), H);
     const pooled = kept.fromOutput(classifier.activationModule, classifier.activation === 'tanh' ? 'tanh output' : 'ReLU output', dense);
-    kept.linear(classifier.out, dropout ? kept.sum(pooled) : pooled, c.numLabels);
+    kept.linear(classifier.out, acts(c.classifierDropout) ? kept.sum(pooled) : pooled, c.numLabels);
   }
   return kept.entries;
 }

@@ -43,9 +43,10 @@ export interface PlannedAttention {
   readonly heads: number;
 }
 
-/** A float32 tensor that several parts may keep: it counts for the first of them. */
+/** A tensor that several parts may keep: in each encoding it counts for the first of them. */
 export class PlannedTensor {
-  kept = false;
+  /** Encodings in which it is kept already. */
+  readonly kept = new Set<CodeEncoding | 'float32'>();
   constructor(
     /** Elements. */
     readonly size: number,
@@ -112,9 +113,14 @@ export class KeptActivations {
     const trains = alwaysTrains || this.training.trains(`${module}.weight`);
     const y = new PlannedTensor(x.size, x.width, x.needsGrad || alwaysTrains || this.moves(module));
     if (!y.needsGrad) return y;
-    const { frozenLayerNormShare: share, layerNormStatistics } = this.scheme;
+    const { frozenLayerNormShare: share, layerNormStatistics, normalizedValues } = this.scheme;
     const role = 'quasi-static';
     const rows = 4 * (x.size / x.width);
+    if (normalizedValues !== undefined) {
+      this.keep(module, 'normalised values', role, normalizedValues, y);
+      this.add(module, 'row statistics', role, 'float32', rows);
+      return y;
+    }
     if (share !== undefined && !trains) {
       this.add(module, 'largest normalised values', role, 'top10', 8 * Math.floor(share * x.size));
       this.add(module, 'row statistics', role, 'float32', rows);
@@ -128,7 +134,7 @@ export class KeptActivations {
   /** The three projections of x [B·T, H] and attention over them. */
   attention({ query, key, value, attention, batchSize: B, tokens: T, hiddenSize: H, heads: A }: PlannedAttention, x: PlannedTensor): PlannedTensor {
     const { attentionOperands, attentionProbs } = this.scheme;
-    const [q, k, v] = [query, key, value].map((module) => this.linear(module, x, H).needsGrad);
+    const [q, k, v] = [query, key, value].map((module) => this.linear(module, x, H, this.scheme.linearInput).needsGrad);
     const operand = (what: string) => this.keep(attention, what, 'static', attentionOperands, new PlannedTensor(x.size, H / A, true));
     const again = attentionProbs === 'recompute';
     if (q || k || v) {
@@ -141,10 +147,17 @@ export class KeptActivations {
     return new PlannedTensor(x.size, H, q || k || v);
   }
 
-  /** The MLP's activation: its input is *static*. */
-  gelu(module: string, x: PlannedTensor): PlannedTensor {
-    if (x.needsGrad) this.keep(module, 'GELU input', 'static', this.scheme.geluInput, x);
-    return new PlannedTensor(x.size, x.width, x.needsGrad);
+  /** The MLP, F wide: its activation's input is *static*, those of its linear maps are *dynamic*; or its own input is *static*, and no other is kept. */
+  mlp({ mlp, up, down }: { readonly mlp: string; readonly up: string; readonly down: string }, x: PlannedTensor, F: number): PlannedTensor {
+    const { geluInput, linearInput, downProjectionInput } = this.scheme;
+    const inner = x.needsGrad || this.moves(up);
+    if (geluInput === 'recompute') {
+      if (inner || this.training.trains(`${down}.weight`)) this.keep(mlp, 'MLP input', 'static', linearInput, x);
+      return new PlannedTensor(x.size, x.width, inner || this.moves(down));
+    }
+    const a = this.linear(up, x, F, linearInput);
+    if (inner) this.keep(mlp, 'GELU input', 'static', geluInput, a);
+    return this.linear(down, new PlannedTensor(a.size, F, inner), x.width, downProjectionInput);
   }
 
   /** An activation whose derivative is a function of its output (tanh, ReLU): that is *static*, in float32. */
@@ -165,8 +178,8 @@ export class KeptActivations {
   }
 
   private keep(layer: string, what: string, role: ActivationRole, encoding: CodeEncoding | 'float32', x: PlannedTensor): void {
-    const shared = encoding === 'float32' && x.kept;
-    if (encoding === 'float32') x.kept = true;
+    const shared = x.kept.has(encoding);
+    x.kept.add(encoding);
     this.add(layer, what, role, encoding, shared ? 0 : encodedBytes(x.size, x.width, encoding));
   }
 

@@ -45,7 +45,7 @@ export interface MemoryQuery {
   readonly imageSize?: number;
   /**
    * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costliest of two choices, to train the layers that have most
-   * alive at once (activations, and moments where these come and go with the layers), or the largest, the lowest and then those; with gradient accumulation, of a third, the largest ones. Of BERT-base and
+   * alive at once (activations, and moments where these come and go with the layers), or the largest, the lowest and then those; with gradient accumulation, and with LayerNorms in codes, of a third, the largest ones. Of BERT-base and
    * ViT-Base no random choice had a higher peak (640 tried; with micro-batches 900), with gradient checkpointing some of 300 by up to 0.3 %; of tiny models some had, by up to 4 %.
    */
   readonly freezeRate?: number;
@@ -140,7 +140,7 @@ function plannedOf(q: Omit<MemoryQuery, 'batchSize'>): Planned {
   return {
     specs,
     layers: freezableLayersOf(specs, alwaysTrain),
-    kept: (batchSize, training) => bertActivations({ config: text, batchSize, length, mode, head, dropout: dropout && text.classifierDropout > 0, ...training }),
+    kept: (batchSize, training) => bertActivations({ config: text, batchSize, length, mode, head, dropout, ...training }),
     make: (engine, weights) => (answers ? new AnyAnswerer(engine, text, weights) : new AnyClassifier(engine, text, weights)) as Model<never>,
     batch: (batchSize): TextBatch => {
       const tokens = batchSize * length;
@@ -205,8 +205,8 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
   };
   const bySize = [...layers].sort((a, b) => b.parameters - a.parameters).map((l) => l.name);
   const sets = [grown([]), grown([...new Set([bySize[0], names[0]])])];
-  // Between micro-batches the gradients of all that trains are held.
-  return (q.gradientAccumulationSteps ?? 1) > 1 ? [...sets, grown(bySize)] : sets;
+  // Between micro-batches the gradients of all that trains are held; and where few bytes kept depend on what trains, a large weight's gradient may weigh more.
+  return (q.gradientAccumulationSteps ?? 1) > 1 || schemeOf(q.mode ?? 'paper').normalizedValues !== undefined ? [...sets, grown(bySize)] : sets;
 }
 
 /** One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak. */

@@ -30,9 +30,9 @@ export function vitActivations({ config: c, batchSize: B, mode, ...training }: V
     x = kept.layer(i, `${base}.encoder.layer.${i}`, x, (input) => {
       const before = kept.layerNorm(at('layernorm_before'), input);
       const context = kept.attention({ query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads }, before);
-      const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H), input);
-      const hidden = kept.gelu(at('intermediate'), kept.linear(at('intermediate.dense'), kept.layerNorm(at('layernorm_after'), attended), F));
-      return kept.sum(kept.linear(at('output.dense'), hidden, H, kept.scheme.downProjectionInput), attended);
+      const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H, kept.scheme.linearInput), input);
+      const mlp = { mlp: at('intermediate'), up: at('intermediate.dense'), down: at('output.dense') };
+      return kept.sum(kept.mlp(mlp, kept.layerNorm(at('layernorm_after'), attended), F), attended);
     });
   }
   kept.begin('head');

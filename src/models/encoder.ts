@@ -99,17 +99,18 @@ export class EncoderLayer {
   forward(ctx: ForwardContext, x: Variable, mask: DeviceTensor | undefined): Variable {
     const { engine } = ctx;
     const { config: c } = this;
+    const { linearInput } = ctx.scheme;
     const attended = engine.scope(() => {
       const sum = engine.scope(() => {
         const context = engine.scope(() =>
-          selfAttention(ctx, this.query.forward(ctx, x), this.key.forward(ctx, x), this.value.forward(ctx, x), {
+          selfAttention(ctx, this.query.forward(ctx, x, linearInput), this.key.forward(ctx, x, linearInput), this.value.forward(ctx, x, linearInput), {
             name: this.attention,
             heads: c.numAttentionHeads,
             dropout: c.attentionProbsDropoutProb,
             mask,
           }),
         );
-        return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context), this.attentionOutputDropout), x);
+        return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context, linearInput), this.attentionOutputDropout), x);
       });
       return this.attentionNorm.forward(ctx, sum);
     });

@@ -38,8 +38,8 @@ export abstract class QuestionAnsweringModel<C extends TextConfig = TextConfig> 
     this.spans = this.linear('qa_outputs');
   }
 
-  override predictActivations({ batchSize, length }: BatchShape<TextBatch>, { mode, trains, frozenBiases, gradientCheckpointing }: ActivationPlan): ActivationPrediction {
-    return byPart(bertActivationBytes({ config: this.config, batchSize, length, mode, trains, frozenBiases, gradientCheckpointing, head: 'question answering' }));
+  override predictActivations({ batchSize, length }: BatchShape<TextBatch>, plan: ActivationPlan): ActivationPrediction {
+    return byPart(bertActivationBytes({ ...plan, config: this.config, batchSize, length, head: 'question answering' }));
   }
 
   /** Logits [B, 2·T]: of each sequence the scores of its T tokens to begin the answer, then those to end it. Padding has scores too, as in Hugging Face's library. */

@@ -45,8 +45,8 @@ export abstract class SequenceClassificationModel<C extends TextConfig = TextCon
     return this.config.numLabels === 1;
   }
 
-  override predictActivations({ batchSize, length }: BatchShape<TextBatch>, { dropout, ...plan }: ActivationPlan): ActivationPrediction {
-    return byPart(bertActivationBytes({ ...plan, config: this.config, batchSize, length, dropout: dropout && this.config.classifierDropout > 0 }));
+  override predictActivations({ batchSize, length }: BatchShape<TextBatch>, plan: ActivationPlan): ActivationPrediction {
+    return byPart(bertActivationBytes({ ...plan, config: this.config, batchSize, length }));
   }
 
   /** Logits [B, numLabels]. */

@@ -100,11 +100,12 @@ class ViTLayer {
   forward(ctx: ForwardContext, x: Variable): Variable {
     const { engine } = ctx;
     const { config: c } = this;
+    const { linearInput } = ctx.scheme;
     const attended = engine.scope(() => {
       const context = engine.scope(() => {
         const [q, k, v] = engine.scope(() => {
           const h = this.before.forward(ctx, x);
-          return [this.query, this.key, this.value].map((projection) => projection.forward(ctx, h));
+          return [this.query, this.key, this.value].map((projection) => projection.forward(ctx, h, linearInput));
         });
         return selfAttention(ctx, q, k, v, {
           name: `${this.name}.attention.attention`,
@@ -112,7 +113,7 @@ class ViTLayer {
           dropout: c.attentionProbsDropoutProb,
         });
       });
-      return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context), c.hiddenDropoutProb), x);
+      return add(ctx, dropout(ctx, this.attentionOutput.forward(ctx, context, linearInput), c.hiddenDropoutProb), x);
     });
     const y = engine.scope(() => {
       const out = engine.scope(() => mlp(ctx, this.after.forward(ctx, attended), { name: `${this.name}.intermediate`, up: this.up, down: this.down }));

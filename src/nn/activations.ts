@@ -3,13 +3,13 @@ import type { KeptEncoded, Variable } from '../tape/tape';
 import type { ForwardContext } from './context';
 
 /**
- * GELU: y = x·Φ(x), exact; dx = g·(Φ(x') + x'·φ(x')), x' the kept input: in 4 bits under SlimFit (*static*: its derivative is smooth and saturates, paper §3.2).
+ * GELU: y = x·Φ(x), exact; dx = g·(Φ(x') + x'·φ(x')), x' the kept input: in 4 bits under SlimFit (*static*: its derivative is smooth and saturates, paper §3.2). Only an MLP (mlp.ts) can compute x' again.
  */
 export function gelu(ctx: ForwardContext, x: Variable, layer: string): Variable {
   const { engine, tape, scheme } = ctx;
   const y = tape.variable(engine.gelu(x.tensor), [x]);
   if (!y.needsGrad) return y;
-  const kept = tape.keep(x.tensor, { layer, what: 'GELU input', role: 'static' }, scheme.geluInput);
+  const kept = tape.keep(x.tensor, { layer, what: 'GELU input', role: 'static' }, scheme.geluInput === 'recompute' ? scheme.linearInput : scheme.geluInput);
   tape.record(y, [x], [], (g) => [
     'encoded' in kept ? engine.geluGradEncoded(g, (kept as KeptEncoded).encoded) : engine.geluGrad(g, kept.load()),
   ]);

@@ -1,7 +1,8 @@
 /**
  * Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174, with a segment for each encoder layer): of a layer only its input x is kept, 4NH bytes; backward runs the layer's forward again from x and then
  * its backward at once, so that the activations of one layer only are alive at a time. Costs one more forward of every layer that a gradient flows through. The recomputation makes the same operations on the
- * same numbers, dropout's draws among them, so the gradients are those of keeping everything to the bit, under every scheme.
+ * same numbers, dropout's draws among them, so the gradients are those of keeping everything to the bit, under every scheme; but one: linear maps that read the layer's input find no codes of the LayerNorm
+ * before (scheme option `normalizedValues`) and take codes of x itself.
  */
 import type { Parameter } from '../tape/parameter';
 import type { Variable } from '../tape/tape';

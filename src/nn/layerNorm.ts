@@ -2,7 +2,8 @@
  * LayerNorm: y = ŷ·w + b, ŷ = (x − mean(x))/sqrt(var(x) + eps), over the last dimension.
  * Backward, with h = g·w: dx = rstd·(h − mean(h) − mean(h·ŷ)·ŷ), dw = Σ g·ŷ, db = Σ g.
  * A *quasi-static* activation (paper §3.2): when w trains, x is kept in float32; when it is frozen, SlimFit keeps only the tenth of ŷ that
- * is largest by absolute value over the whole tensor (value and position) and 1/std of each row; the rest counts as 0.
+ * is largest by absolute value over the whole tensor (value and position) and 1/std of each row; the rest counts as 0. Under `normalizedValues` ŷ is kept in codes instead, frozen or not, with 1/std of each
+ * row: of a scale of its own and without the affine, so that one code serves whatever w and b are, and a linear map behind, which reads ŷ·w + b, needs no other.
  */
 import type { Parameter } from '../tape/parameter';
 import type { Variable } from '../tape/tape';
@@ -23,8 +24,26 @@ export class LayerNorm {
     const out = tape.variable(engine.layerNorm(x.tensor, weight.data, bias.data, eps), [x], [weight, bias]);
     if (!out.needsGrad) return out;
     const reason = { layer: this.name, role: 'quasi-static' } as const;
-    const share = scheme.frozenLayerNormShare;
+    const { frozenLayerNormShare: share, normalizedValues: code } = scheme;
     const backwardEps = scheme.layerNormBackwardEps ?? eps;
+
+    if (code !== undefined) {
+      const { kept, rstd } = engine.scope(() => {
+        const stats = engine.rowStats(x.tensor, backwardEps);
+        const kept = tape.keep(engine.normalize(x.tensor, stats), { ...reason, what: 'normalised values' }, code);
+        return { kept, rstd: tape.keep(stats.rstd, { ...reason, what: 'row statistics' }) };
+      });
+      // Backward comes to this LayerNorm after all that reads its output: w and b are still those of forward then.
+      tape.offerCodes(out.tensor, kept, (y) => engine.add(engine.mul(y, weight.data), bias.data));
+      tape.record(out, [x], [weight, bias], (g) => {
+        const y = kept.load();
+        if (bias.trains) tape.accumulate(bias, engine.biasGrad(g));
+        const dx = x.needsGrad ? engine.layerNormGradInput(g, y, rstd.load(), weight.data) : undefined;
+        if (weight.trains) tape.accumulate(weight, engine.layerNormGradWeight(g, y));
+        return [dx];
+      });
+      return out;
+    }
 
     if (share !== undefined && !weight.trains) {
       const { rstd, sparse } = engine.scope(() => {

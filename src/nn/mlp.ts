@@ -2,6 +2,7 @@
  * The MLP of an encoder layer: y = GELU(x·W1ᵀ + b1)·W2ᵀ + b2, W1 [F, H], W2 [H, F]. Its two linear maps and its GELU (linear.ts, activations.ts), or, where a tensor of N·F elements is larger than a block
  * may be, all three over a block of tokens at a time, so that no temporary has N·F elements. Backward of a block, h the down projection's kept input, a GELU's:
  * dW2 += gᵀ·h; da = (g·W2)∘GELU'(a); dW1 += daᵀ·x; db1 += Σda; dx = da·W1. What is kept is the same: GELU's input *static*, the inputs of both linear maps *dynamic*, with one piece for each block.
+ * Under `geluInput: 'recompute'` x alone is kept (*static*), and backward computes a = x·W1ᵀ + b1 and h = GELU(a) of each block again.
  */
 import type { DeviceTensor } from '../engine/engine';
 import type { Parameter } from '../tape/parameter';
@@ -29,13 +30,17 @@ export function mlp(ctx: ForwardContext, x: Variable, { name, up, down }: MlpPar
   const parameters = [up.weight, up.bias, down.weight, down.bias];
   const needed = tape.needsGrad([x], parameters);
   const keepsHidden = needed && down.weight.trains;
-  const rows = rowsOfBlock(N, F, [inner ? scheme.geluInput : undefined, keepsHidden ? scheme.downProjectionInput : undefined], ctx.blockBytes);
-  if (rows >= N) return engine.scope(() => down.forward(ctx, engine.scope(() => gelu(ctx, up.forward(ctx, x), name)), scheme.downProjectionInput));
+  const again = scheme.geluInput === 'recompute';
+  const geluInput = inner && scheme.geluInput !== 'recompute' ? scheme.geluInput : undefined;
+  const hiddenInput = keepsHidden && !again ? scheme.downProjectionInput : undefined;
+  const rows = rowsOfBlock(N, F, [geluInput, hiddenInput], ctx.blockBytes);
+  if (rows >= N && !again) return engine.scope(() => down.forward(ctx, engine.scope(() => gelu(ctx, up.forward(ctx, x, scheme.linearInput), name)), scheme.downProjectionInput));
 
-  const keptX = inner && up.weight.trains ? tape.keep(x.tensor, { layer: up.name, what: 'input', role: 'dynamic' }) : undefined;
+  const reason = again ? ({ layer: name, what: 'MLP input', role: 'static' } as const) : ({ layer: up.name, what: 'input', role: 'dynamic' } as const);
+  const keptX = (again ? inner || keepsHidden : up.weight.trains) ? tape.keepShared(x.tensor, reason, scheme.linearInput) : undefined;
   const shape = [...x.tensor.shape.slice(0, -1), F];
-  const keptA = inner ? tape.keepPieces({ layer: name, what: 'GELU input', role: 'static' }, scheme.geluInput, shape) : undefined;
-  const keptH = keepsHidden ? tape.keepPieces({ layer: down.name, what: 'input', role: 'dynamic' }, scheme.downProjectionInput, shape) : undefined;
+  const keptA = geluInput && tape.keepPieces({ layer: name, what: 'GELU input', role: 'static' }, geluInput, shape);
+  const keptH = hiddenInput && tape.keepPieces({ layer: down.name, what: 'input', role: 'dynamic' }, hiddenInput, shape);
   const blocks = ranges(N, rows);
   const y = engine.scope(() => {
     const flat = engine.reshape(x.tensor, [N, H]);
@@ -57,18 +62,21 @@ export function mlp(ctx: ForwardContext, x: Variable, { name, up, down }: MlpPar
 
   const backwardOf = (g: DeviceTensor, flat: DeviceTensor | undefined, index: number) => {
     const gs = part(engine, g, 0, blocks[index]);
-    const dw2 = keptH && engine.scope(() => engine.linearGradWeight(gs, keptH.piece(index).load()));
+    const xs = flat && part(engine, flat, 0, blocks[index]);
+    const a = again ? engine.linear(xs!, up.weight.data, up.bias.data) : undefined;
+    const dw2 = keepsHidden ? engine.scope(() => engine.linearGradWeight(gs, a ? engine.gelu(a) : keptH!.piece(index).load())) : undefined;
     keptH?.release(index);
-    if (!keptA) return { dw2 };
-    const kept = keptA.piece(index);
+    if (!inner) return { dw2 };
+    const kept = keptA?.piece(index);
     const da = engine.scope(() => {
       const dh = engine.linearGradInput(gs, down.weight.data);
-      return 'encoded' in kept ? engine.geluGradEncoded(dh, (kept as KeptEncoded).encoded) : engine.geluGrad(dh, kept.load());
+      return kept && 'encoded' in kept ? engine.geluGradEncoded(dh, (kept as KeptEncoded).encoded) : engine.geluGrad(dh, a ?? kept!.load());
     });
-    keptA.release(index);
+    keptA?.release(index);
+    if (a) engine.free(a);
     return {
       dw2,
-      dw1: flat && engine.scope(() => engine.linearGradWeight(da, part(engine, flat, 0, blocks[index]))),
+      dw1: up.weight.trains ? engine.scope(() => engine.linearGradWeight(da, xs!)) : undefined,
       db1: up.bias.trains ? engine.biasGrad(da) : undefined,
       dx: x.needsGrad ? engine.linearGradInput(da, up.weight.data) : undefined,
     };

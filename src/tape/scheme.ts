@@ -5,8 +5,9 @@
  * - `exact`: everything in float32, as plain fine-tuning keeps it.
  * - `paper`: SlimFit (paper §3.2–3.3): static activations quantized, a frozen LayerNorm's input pruned to a tenth, the MLP's
  *   down-projection input in 8 bits (load balancing).
- * - `tuned`: what the paper leaves on the table: attention probabilities are computed again instead of kept, 8-bit codes have a step for each row, so that nothing clips, LayerNorm's backward has the
- *   model's epsilon, and attention drops probabilities as plain BERT does. What is left of the gradient's error is that of 4-bit GELU inputs and pruned LayerNorms (`npm run bench:levers`).
+ * - `tuned`: what the paper leaves on the table: attention probabilities are computed again instead of kept, 8-bit codes have a step for each row, so that nothing clips; LayerNorms keep all their
+ *   normalised values in them, which the linear maps behind read too, so that those cost nothing more when they train, and from which the MLP is computed again; LayerNorm's backward has the model's epsilon,
+ *   and attention drops probabilities as plain BERT does.
  */
 import { type CodeEncoding, FIXED_POINT, ROW_SCALED } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
@@ -29,10 +30,21 @@ export interface ActivationScheme {
    * keeping them; with coded operands it is that of attention over the coded q and k. For long sequences and many patches, where T² outweighs all else.
    */
   readonly attentionProbs: CodeEncoding | 'float32' | 'recompute';
-  /** 4NF in float32, NF + 4N as `q8-row`, NF/2 as `q2.1`: in 4 bits the largest part of the gradient's error on small models. */
-  readonly geluInput: CodeEncoding | 'float32';
-  /** Input of the MLP's second linear, kept when it trains: 4NF in float32, NF as `q3.4`, NF + 4N as `q8-row`. */
+  /**
+   * 4NF in float32, NF + 4N as `q8-row`, NF/2 as `q2.1`: in 4 bits the largest part of the gradient's error on small models. With `recompute` the MLP's input is kept instead, as `linearInput` says, and
+   * backward computes GELU's input, and the down projection's, from it again: NH + 4N as `q8-row`, nothing where `normalizedValues` keeps the same; one more of the MLP's two products, a third of a layer's
+   * forward.
+   */
+  readonly geluInput: CodeEncoding | 'float32' | 'recompute';
+  /** Input of the MLP's second linear, kept when it trains and is not computed again: 4NF in float32, NF as `q3.4`, NF + 4N as `q8-row`. */
   readonly downProjectionInput: CodeEncoding | 'float32';
+  /** Input of an encoder's other linear maps, kept when they train: 4NH in float32, NH + 4N as `q8-row`; once for all that read the same. */
+  readonly linearInput: CodeEncoding | 'float32';
+  /**
+   * A LayerNorm's normalised values ŷ, frozen or not: NH + 4N as `q8-row`, and 4N for 1/std; the three options below then say nothing but the epsilon. A linear map that trains on the
+   * LayerNorm's output under the same code as `linearInput` keeps nothing: its input is ŷ·w + b. Undefined keeps what the options below say.
+   */
+  readonly normalizedValues: CodeEncoding | undefined;
   /** Share of a frozen LayerNorm's normalised values that is kept, each with its position: 8·share·NH + 4N instead of 4NH; undefined keeps its input whole. */
   readonly frozenLayerNormShare: number | undefined;
   /** Mean and 1/std of the rows of a LayerNorm whose input is kept whole: `kept` beside it (8N), or computed again from it in backward. */
@@ -51,6 +63,8 @@ export const SCHEMES: Readonly<Record<ActivationMode, ActivationScheme>> = {
     attentionProbs: 'float32',
     geluInput: 'float32',
     downProjectionInput: 'float32',
+    linearInput: 'float32',
+    normalizedValues: undefined,
     frozenLayerNormShare: undefined,
     layerNormStatistics: 'kept',
     layerNormBackwardEps: undefined,
@@ -62,6 +76,8 @@ export const SCHEMES: Readonly<Record<ActivationMode, ActivationScheme>> = {
     attentionProbs: 'q0.8',
     geluInput: 'q2.1',
     downProjectionInput: 'q3.4',
+    linearInput: 'float32',
+    normalizedValues: undefined,
     frozenLayerNormShare: 0.1,
     layerNormStatistics: 'recompute',
     layerNormBackwardEps: 1e-12,
@@ -71,9 +87,11 @@ export const SCHEMES: Readonly<Record<ActivationMode, ActivationScheme>> = {
     name: 'tuned',
     attentionOperands: 'q8-row',
     attentionProbs: 'recompute',
-    geluInput: 'q2.1',
+    geluInput: 'recompute',
     downProjectionInput: 'q8-row',
-    frozenLayerNormShare: 0.1,
+    linearInput: 'q8-row',
+    normalizedValues: 'q8-row',
+    frozenLayerNormShare: undefined,
     layerNormStatistics: 'recompute',
     layerNormBackwardEps: undefined,
     attentionDropout: 'probabilities',
@@ -94,14 +112,17 @@ export function schemeOf(mode: ActivationMode | ActivationScheme): ActivationSch
   const allowed: readonly (readonly [keyof ActivationScheme, readonly string[]])[] = [
     ['attentionOperands', CODES],
     ['attentionProbs', [...CODES, 'recompute']],
-    ['geluInput', CODES],
+    ['geluInput', [...CODES, 'recompute']],
     ['downProjectionInput', CODES],
+    ['linearInput', CODES],
     ['layerNormStatistics', ['kept', 'recompute']],
     ['attentionDropout', ['values', 'probabilities']],
   ];
   for (const [option, words] of allowed)
     if (!words.includes(mode[option] as string)) throw new InvalidArgumentError(`${option} of the scheme '${mode.name}' is '${mode[option]}'; it must be one of ${words.join(', ')}`);
-  const { frozenLayerNormShare: share, layerNormBackwardEps: eps } = mode;
+  const { frozenLayerNormShare: share, layerNormBackwardEps: eps, normalizedValues } = mode;
+  if (normalizedValues !== undefined && !(CODES.includes(normalizedValues) && (normalizedValues as string) !== 'float32'))
+    throw new InvalidArgumentError(`normalizedValues of the scheme '${mode.name}' is '${String(normalizedValues)}'; it must be one of ${CODES.filter((c) => c !== 'float32').join(', ')}, or be undefined`);
   if (share !== undefined && !(share >= 0 && share <= 1)) throw new InvalidArgumentError(`frozenLayerNormShare of the scheme '${mode.name}' is ${share}; it must lie in [0, 1], or be undefined`);
   if (eps !== undefined && !(eps > 0)) throw new InvalidArgumentError(`layerNormBackwardEps of the scheme '${mode.name}' is ${eps}; it must be positive, or undefined for the model's own`);
   return mode;

@@ -64,6 +64,14 @@ interface Holding {
   readonly layer: string;
 }
 
+/** Codes that are kept, and what turns their values into those of a tensor: nothing where they are its own. */
+interface Codes {
+  readonly encoded: EncodedTensor;
+  readonly from?: (values: DeviceTensor) => DeviceTensor;
+}
+
+const codesKey = (tensor: DeviceTensor, encoding: CodeEncoding) => `${tensor.storageId} ${encoding} ${tensor.shape.join()}`;
+
 interface Entry {
   readonly output: Variable;
   readonly inputs: readonly Variable[];
@@ -99,6 +107,8 @@ export class Tape {
   /** Parameters in use: how many closures still owe them a gradient, and the sum so far. */
   private readonly pending = new Map<Parameter, { owed: number; sum: DeviceTensor | undefined }>();
   private keptNow: Holding[] = [];
+  /** Codes that forward has kept already, by the tensor whose values they give (`codesKey`). */
+  private readonly codes = new Map<string, Codes>();
   private readonly held: DeviceTensor[] = [];
   private sink: GradientSink | undefined;
 
@@ -138,6 +148,33 @@ export class Tape {
   keep(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding | 'float32' = 'float32'): Kept {
     const { kept, padding } = this.hold(tensor, encoding);
     return this.note({ ...reason, encoding: encoding === 'float32' ? tensor.dtype : encoding, shape: tensor.shape, padding }, kept, encoding === 'float32' ? undefined : tensor);
+  }
+
+  /**
+   * As `keep`, for a tensor that several parts read: codes that one of them keeps already, or that give its values (`offerCodes`), serve the others too and count for the first.
+   */
+  keepShared(tensor: DeviceTensor, reason: KeepReason, encoding: CodeEncoding | 'float32'): Kept {
+    if (encoding === 'float32') return this.keep(tensor, reason);
+    const { engine } = this;
+    const there = this.codes.get(codesKey(tensor, encoding));
+    if (!there) {
+      const kept = this.keep(tensor, reason, encoding);
+      this.codes.set(codesKey(tensor, encoding), { encoded: kept.encoded });
+      return kept;
+    }
+    const { from } = there;
+    const own = (t: DeviceTensor) => engine.share(t, 'activations');
+    const encoded: EncodedTensor = { ...there.encoded, words: own(there.encoded.words), ...(there.encoded.steps && { steps: own(there.encoded.steps) }) };
+    const kept: Kept = {
+      tensors: encoded.steps ? [encoded.words, encoded.steps] : [encoded.words],
+      load: () => (from ? engine.scope(() => from(engine.decode(encoded))) : engine.decode(encoded)),
+    };
+    return this.note({ ...reason, encoding, shape: tensor.shape, padding: 0 }, kept, tensor);
+  }
+
+  /** Says that what was kept gives the values of another tensor too, by `from`: until backward, `keepShared` of that tensor under the same encoding keeps nothing more. */
+  offerCodes(tensor: DeviceTensor, { encoded }: KeptEncoded, from: (values: DeviceTensor) => DeviceTensor): void {
+    this.codes.set(codesKey(tensor, encoded.encoding), { encoded, from });
   }
 
   /** Keeps a tensor that is never there as a whole, for the closure that is recorded next: one entry of the ledger, however many pieces there will be. @param shape of the whole */
@@ -271,6 +308,7 @@ export class Tape {
   private unwind(sink: GradientSink, input?: Variable): DeviceTensor | undefined {
     const { engine, grads } = this;
     this.sink = sink;
+    this.codes.clear();
     try {
       for (let entry = this.entries.pop(); entry; entry = this.entries.pop()) {
         const { output, inputs, parameters, kept, run } = entry;
@@ -319,6 +357,7 @@ export class Tape {
 
   /** Frees everything that is still kept. For a forward pass whose backward will not run. */
   dispose(): void {
+    this.codes.clear();
     for (const e of this.entries.splice(0)) this.drop(e.kept);
     this.drop(this.keptNow);
     this.keptNow = [];

@@ -35,13 +35,15 @@ function exactBeside(scheme: ActivationScheme): ActivationScheme {
 /** Each encoding of a scheme by itself, all else exact. */
 export function singleEncodings(scheme: ActivationScheme): Readonly<Record<string, ActivationScheme>> {
   const exact = exactBeside(scheme);
-  const { attentionOperands, attentionProbs, geluInput, downProjectionInput, frozenLayerNormShare, layerNormBackwardEps } = scheme;
+  const { attentionOperands, attentionProbs, geluInput, downProjectionInput, linearInput, normalizedValues, frozenLayerNormShare, layerNormBackwardEps } = scheme;
+  const again = geluInput === 'recompute';
   return {
     'query, key, value': { ...exact, attentionOperands },
     'attention probabilities': { ...exact, attentionProbs },
-    'GELU input': { ...exact, geluInput },
-    'MLP down input': { ...exact, downProjectionInput },
-    'pruned LayerNorm': { ...exact, frozenLayerNormShare, layerNormBackwardEps },
+    // What is computed again is as near as what it is computed from.
+    ...(again ? { 'MLP input': { ...exact, geluInput, linearInput } } : { 'GELU input': { ...exact, geluInput }, 'MLP down input': { ...exact, downProjectionInput } }),
+    ...(linearInput !== 'float32' && { 'linear inputs': { ...exact, linearInput } }),
+    ...(normalizedValues ? { 'normalised values': { ...exact, normalizedValues, layerNormBackwardEps } } : { 'pruned LayerNorm': { ...exact, frozenLayerNormShare, layerNormBackwardEps } }),
   };
 }
 

@@ -964,8 +964,8 @@ function centredGram(engine: Engine, output: DeviceTensor): DeviceTensor {
 }
 
 /** Whether anything that the scheme keeps differs from what forward saw. */
-function codesAnything({ attentionOperands, attentionProbs, geluInput, downProjectionInput, frozenLayerNormShare }: ActivationScheme): boolean {
-  return frozenLayerNormShare !== undefined || [attentionOperands, attentionProbs, geluInput, downProjectionInput].some((e) => e !== 'float32' && e !== 'recompute');
+function codesAnything({ attentionOperands, attentionProbs, geluInput, downProjectionInput, linearInput, normalizedValues, frozenLayerNormShare }: ActivationScheme): boolean {
+  return frozenLayerNormShare !== undefined || normalizedValues !== undefined || [attentionOperands, attentionProbs, geluInput, downProjectionInput, linearInput].some((e) => e !== 'float32' && e !== 'recompute');
 }
 
 function scheduleOf(o: Pick<TrainerOptions, 'schedule' | 'learningRate' | 'warmupSteps'>, total: number): Schedule {

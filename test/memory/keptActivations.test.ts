@@ -29,6 +29,11 @@ const SCHEMES_TRIED: readonly ActivationScheme[] = [
   { ...SCHEMES.paper, name: 'paper, probabilities recomputed', attentionProbs: 'recompute' },
   { ...SCHEMES.paper, name: 'paper, LayerNorms whole', frozenLayerNormShare: undefined },
   { ...SCHEMES.paper, name: 'paper, a step for each row', attentionOperands: 'q8-row', attentionProbs: 'u8-row', geluInput: 'q8-row', downProjectionInput: 'q8-row' },
+  { ...SCHEMES.exact, name: 'exact, LayerNorms in a code that linear maps do not read', normalizedValues: 'q8-row' },
+  { ...SCHEMES.paper, name: 'paper, inputs in codes', linearInput: 'q8-row' },
+  { ...SCHEMES.exact, name: 'exact, MLP computed again', geluInput: 'recompute' },
+  { ...SCHEMES.paper, name: 'paper, MLP computed again from codes of its own', geluInput: 'recompute', linearInput: 'q8-row' },
+  { ...SCHEMES.tuned, name: 'tuned, 4-bit GELU inputs', geluInput: 'q2.1' },
   { ...SCHEMES.exact, name: 'exact, 4-bit everything', attentionOperands: 'q2.1', attentionProbs: 'q2.1', downProjectionInput: 'q2.1', layerNormStatistics: 'recompute' },
 ];
 

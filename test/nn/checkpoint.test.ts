@@ -40,15 +40,22 @@ for (const [name, make] of Object.entries(MODELS))
     const n = model.layers.length;
     const draw = new Random(4);
     const some = Array.from({ length: n }, () => draw.uniform() < 0.3);
-    for (const mode of ['exact', 'paper', 'tuned'] as const)
+    for (const scheme of [SCHEMES.exact, SCHEMES.paper, SCHEMES.tuned, { ...SCHEMES.tuned, name: 'tuned, LayerNorms whole', normalizedValues: undefined }])
       for (const [trained, frozenBiases] of [[() => true, false], [(i: number) => some[i], false], [(i: number) => i >= 0.6 * n, true], [(i: number) => i === n - 1, true]] as const)
         for (const dropout of [true, false]) {
           train(model, trained, frozenBiases);
-          const context = (o: ForwardOptions) => (dropout ? ForwardContext.training(e, SCHEMES[mode], 7, 3, o) : ForwardContext.deterministic(e, SCHEMES[mode], o));
+          const context = (o: ForwardOptions) => (dropout ? ForwardContext.training(e, scheme, 7, 3, o) : ForwardContext.deterministic(e, scheme, o));
           const want = await gradientsOf(model, context({}), batch as never);
           const got = await gradientsOf(model, context({ gradientCheckpointing: true }), batch as never);
           assert.ok(want.grads.size > 0);
-          assert.deepEqual(got, want, `${mode}, biases ${frozenBiases ? 'frozen' : 'train'}, dropout ${dropout}`);
+          const what = `${scheme.name}, biases ${frozenBiases ? 'frozen' : 'train'}, dropout ${dropout}`;
+          // Codes of the layer's input stand for those of the LayerNorm before, where a projection trains that reads it.
+          const other = (n: string) => scheme === SCHEMES.tuned && name !== 'ViT' && /(query|key|value|q_lin|k_lin|v_lin)\.weight$/.test(n);
+          const exactly = ({ grads, ...rest }: typeof want) => ({ ...rest, grads: new Map([...grads].filter(([n]) => !other(n))) });
+          assert.deepEqual(exactly(got), exactly(want), what);
+          const norm = (v: readonly Float32Array[]) => Math.hypot(...v.map((x) => Math.hypot(...x)));
+          const off = [...got.grads].map(([n, g]) => g.map((x, i) => x - want.grads.get(n)![i]));
+          assert.ok(norm(off) <= 0.01 * norm([...want.grads.values()]), what);
           assert.equal(e.memory().tensors, idle);
         }
     model.dispose();
