@@ -25,8 +25,11 @@ const ENCODINGS: readonly ActivationScheme[] = [
   tuned,
   ...(['q3.4', 'q8-row', 'q2.1'] as const).map((e) => ({ ...exact, name: `operands ${e}`, attentionOperands: e })),
   ...(['q0.8', 'u8-row', 'recompute'] as const).map((e) => ({ ...exact, name: `probabilities ${e}`, attentionProbs: e })),
-  ...(['q2.1', 'q8-row', 'q3.4'] as const).map((e) => ({ ...exact, name: `GELU input ${e}`, geluInput: e })),
+  ...(['q2.1', 'q8-row', 'q3.4', 'recompute'] as const).map((e) => ({ ...exact, name: `GELU input ${e}`, geluInput: e })),
   ...(['q3.4', 'q8-row'] as const).map((e) => ({ ...exact, name: `down input ${e}`, downProjectionInput: e })),
+  ...(['q3.4', 'q8-row'] as const).map((e) => ({ ...exact, name: `linear inputs ${e}`, linearInput: e })),
+  ...(['q3.4', 'q8-row'] as const).map((e) => ({ ...exact, name: `normalised values ${e}`, normalizedValues: e })),
+  { ...exact, name: 'normalised values and linear inputs', normalizedValues: 'q8-row', linearInput: 'q8-row' },
   { ...exact, name: 'pruned LayerNorms', frozenLayerNormShare: 0.1 },
 ];
 

@@ -11,6 +11,7 @@ import { ForwardContext } from '../../src/nn/context';
 import { addPositions, Embedding } from '../../src/nn/embedding';
 import { LayerNorm } from '../../src/nn/layerNorm';
 import { reshape, tokensLast } from '../../src/nn/layout';
+import { mlp } from '../../src/nn/mlp';
 import { Linear } from '../../src/nn/linear';
 import { crossEntropy, meanSquaredError } from '../../src/nn/losses';
 import { selectRows } from '../../src/nn/select';
@@ -118,6 +119,12 @@ const fixed = (step: number, lo: number, hi: number) => (x: number) => Math.min(
 const q34 = fixed(16, -128, 127);
 const q08 = fixed(256, 0, 255);
 const q21 = fixed(2, -8, 7);
+/** Signed 8 bits with a step for each row, as float32 has them. */
+const q8Row = (a: Ref): Ref =>
+  mapRows(a, (row) => {
+    const step = Math.max(...row.map(Math.abs)) / 127;
+    return row.map((v) => Math.fround(roundHalfEven(v / step) * step));
+  });
 const Phi = (x: number) => 0.5 * (1 + erf(x / Math.SQRT2));
 const phi = (x: number) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
 
@@ -265,6 +272,89 @@ it('a frozen LayerNorm in exact mode keeps its whole input and gives the exact i
   near(grads.x, normGradInput(x, w, g, mapRows(x, (row) => normRow(row, EPS).y), EPS), 'dx');
   assert.deepEqual(Object.keys(grads), ['x']);
   assert.deepEqual(kept.map(([, what, , , bytes]) => [what, bytes]), [['input', 192], ['row means', 24], ['row statistics', 24]]);
+});
+
+/** All in float32 but for the LayerNorm's values and the linear maps' inputs. */
+const IN_CODES: ActivationScheme = { ...SCHEMES.exact, name: 'codes', normalizedValues: 'q8-row', linearInput: 'q8-row' };
+
+it('under normalizedValues a LayerNorm keeps all its normalised values in codes, frozen or not, and its gradients are those of the coded values', async (r) => {
+  const { x, w, b, g } = normCase(r);
+  const coded = q8Row(mapRows(x, (row) => normRow(row, EPS).y));
+  for (const frozen of [[], ['n.weight']]) {
+    const { y, grads, kept } = await trial({ mode: IN_CODES, inputs: { x }, weights: { 'n.weight': w, 'n.bias': b }, frozen, grad: g, forward: (ctx, v, p) => normOf(p).forward(ctx, v.x) });
+    near(y, mapRows(x, (row) => normRow(row, EPS).y.map((v, j) => v * w.data[j] + b.data[j])), 'y');
+    const rstd = rowsOf(x).map((row) => normRow(row, EPS).rstd);
+    const dx = mapRows(coded, (row, i) => {
+      const h = rowsOf(g)[i].map((v, j) => v * w.data[j]);
+      const [mean, projected] = [sumOf(h) / H, sumOf(h.map((v, j) => v * row[j])) / H];
+      return h.map((v, j) => rstd[i] * (v - mean - projected * row[j]));
+    });
+    near(grads.x, dx, 'dx');
+    near(grads['n.bias'], columnSums(g), 'db');
+    assert.equal('n.weight' in grads, frozen.length === 0);
+    if (frozen.length === 0) near(grads['n.weight'], columnSums(zip(g, coded, (a, c) => a * c)), 'dw');
+    // 48 codes and a step for each of 6 rows.
+    assert.deepEqual([...kept].sort(), [['n', 'normalised values', 'quasi-static', 'q8-row', 72, 0], ['n', 'row statistics', 'quasi-static', 'float32', 24, 0]]);
+  }
+});
+
+it('linear maps behind a LayerNorm in codes keep nothing: their input is what its codes say, times its weight, plus its bias', async (r) => {
+  const { x, w, b } = normCase(r);
+  const names = ['query', 'key'];
+  const weights = Object.fromEntries(names.flatMap((n) => [[`${n}.weight`, random(r, [O, H])], [`${n}.bias`, random(r, [O])]]));
+  const g = random(r, [2, 3, O]);
+  const forward: Case['forward'] = (ctx, v, p) =>
+    engine.scope(() => {
+      const y = normOf(p).forward(ctx, v.x);
+      return add(ctx, ...(names.map((n) => new Linear(n, p[`${n}.weight`], p[`${n}.bias`]).forward(ctx, y, ctx.scheme.linearInput)) as [Variable, Variable]));
+    });
+  const trained = { inputs: { x }, weights: { 'n.weight': w, 'n.bias': b, ...weights }, grad: g, forward };
+  const seen = map(q8Row(mapRows(x, (row) => normRow(row, EPS).y)), (v, i) => v * w.data[i % H] + b.data[i % H]);
+  const codes = await trial({ mode: IN_CODES, ...trained });
+  for (const n of names) near(codes.grads[`${n}.weight`], matmul(flat(g), flat(seen), true), `dW of ${n}`);
+  assert.deepEqual(codes.kept.filter(([layer]) => layer !== 'n'), names.map((n) => [n, 'input', 'dynamic', 'q8-row', 0, 0]));
+  // Inputs that the scheme wants in float32 are not taken from codes.
+  const whole = await trial({ mode: { ...IN_CODES, linearInput: 'float32' }, ...trained });
+  const exact = mapRows(x, (row) => normRow(row, EPS).y.map((v, j) => v * w.data[j] + b.data[j]));
+  for (const n of names) near(whole.grads[`${n}.weight`], matmul(flat(g), flat(exact), true), `dW of ${n}, float32`);
+  assert.deepEqual(whole.kept.filter(([layer]) => layer !== 'n').map(([n, , , , bytes]) => [n, bytes]), [['query', 4 * x.data.length], ['key', 0]]);
+  // No gradient reaches the LayerNorm: it keeps nothing, and the first of the two has codes of its own, of its input.
+  const alone = await trial({ mode: IN_CODES, ...trained, constants: ['x'], frozen: ['n.weight', 'n.bias'] });
+  assert.deepEqual(alone.kept.map(([n, , , , bytes]) => [n, bytes]), [['query', 72], ['key', 0]]);
+  for (const n of names) near(alone.grads[`${n}.weight`], matmul(flat(g), flat(q8Row(exact)), true), `dW of ${n}, codes of its own`);
+});
+
+// ---- MLP --------------------------------------------------------------------------------------------------------------------
+
+it('an MLP that is computed again keeps its input alone, and its gradients are those at the input that it kept, in blocks or not', async (r) => {
+  const F = 12;
+  const x = random(r, [2, 3, H], 0.7);
+  const g = random(r, [2, 3, H]);
+  const weights = { 'up.weight': random(r, [F, H]), 'up.bias': random(r, [F]), 'down.weight': random(r, [H, F]), 'down.bias': random(r, [H]) };
+  for (const linearInput of ['float32', 'q8-row'] as const)
+    for (const blockBytes of [Infinity, 4 * F * 4])
+      for (const frozen of [[], ['up.weight', 'down.weight'], ['up.weight'], ['down.weight']]) {
+        const scheme = { ...SCHEMES.exact, name: 'again', geluInput: 'recompute', linearInput } as const;
+        const { grads, kept } = await trial({
+          mode: scheme,
+          context: ForwardContext.deterministic(engine, scheme, { blockBytes }),
+          inputs: { x },
+          weights,
+          frozen,
+          grad: g,
+          forward: (ctx, v, w) => mlp(ctx, v.x, { name: 'm', up: new Linear('up', w['up.weight'], w['up.bias']), down: new Linear('down', w['down.weight'], w['down.bias']) }),
+        });
+        const seen = flat(linearInput === 'q8-row' ? q8Row(x) : x);
+        const a = map(matmul(seen, weights['up.weight'], false, true), (v, i) => v + weights['up.bias'].data[i % F]);
+        const da = zip(matmul(flat(g), weights['down.weight']), a, (d, v) => d * (Phi(v) + v * phi(v)));
+        near(grads.x, matmul(da, weights['up.weight']), 'dx');
+        near(grads['up.bias'], columnSums(da), 'db of up');
+        near(grads['down.bias'], columnSums(g), 'db of down');
+        assert.deepEqual(Object.keys(grads).filter((n) => n.endsWith('weight')).sort(), ['down.weight', 'up.weight'].filter((n) => !frozen.includes(n)));
+        if (grads['up.weight']) near(grads['up.weight'], matmul(da, seen, true), 'dW of up');
+        if (grads['down.weight']) near(grads['down.weight'], matmul(flat(g), map(a, (v) => v * Phi(v)), true), 'dW of down');
+        assert.deepEqual(kept, [['m', 'MLP input', 'static', linearInput, linearInput === 'q8-row' ? 72 : 192, 0]]);
+      }
 });
 
 // ---- element-wise ---------------------------------------------------------------------------------------------------------
