@@ -33,6 +33,8 @@ const { values, positionals } = parseArgs({
     'max-length': { type: 'string', default: '64' },
     'learning-rate': { type: 'string', default: '1e-4' },
     magnitude: { type: 'string', default: 'mean-relative' },
+    /** Rows to run: labels, or names of policies, that contain this; all by default. */
+    only: { type: 'string', default: '' },
   },
 });
 
@@ -98,10 +100,12 @@ async function main(): Promise<void> {
     levers: () => levers(Number(values.rate)),
   };
   if (!kind || !Object.hasOwn(grids, kind)) throw new Error(`say which study: ${Object.keys(grids).join(', ')}`);
+  const nameOf = (p: StudyPolicy) => (typeof p === 'string' ? p : (p.label ?? String(p.policy)));
+  const chosen = grids[kind]().filter((p) => nameOf(p).includes(values.only!));
   const [model, data, folder] = (['model', 'data', 'folder'] as const).map(required);
   const common = {
     folder,
-    policies: grids[kind](),
+    policies: chosen,
     seeds: numbers(values.seeds!),
     trainer: { batchSize: Number(values['batch-size']), totalSteps: Number(values.steps), learningRate: Number(values['learning-rate']), magnitude: values.magnitude as StudySettings['magnitude'] },
     onNotice: () => {},
