@@ -8,7 +8,7 @@
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
-import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, StepPartlyAppliedError } from '../errors';
+import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, OutOfMemoryError, StepPartlyAppliedError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
@@ -26,6 +26,7 @@ import { GradientSums } from '../tape/gradientSums';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import type { CoursePoint, LedgerEntry } from '../tape/roles';
 import type { GradientSink, Variable } from '../tape/tape';
+import { formatBytes } from '../units';
 import type { ActivationPrediction } from '../memory/activationBytes';
 import type { EncodingError } from '../tape/encodingError';
 import { previewBundle, recordBundle, showing } from '../inspect/cards';
@@ -166,6 +167,14 @@ export interface StepPreview {
   readonly activationBytes: number | undefined;
   /** The same for plain fine-tuning on this batch: everything trains, everything in float32. */
   readonly fullActivationBytes: number | undefined;
+}
+
+/** Settings of a run that change what a step keeps. */
+interface MemoryChanges {
+  readonly batchSize?: number;
+  readonly mode?: ActivationMode | ActivationScheme;
+  readonly gradientCheckpointing?: boolean;
+  readonly gradientAccumulationSteps?: number;
 }
 
 /** A number of one layer, on the device. */
@@ -509,9 +518,25 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     if (this.torn) throw this.torn;
   }
 
+  /** What a step that did not fit keeps for backward, and what would make that less. */
+  private memoryAdvice(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): string {
+    const now = this.predict(shape, frozen)?.total;
+    if (!now) return '';
+    const { batchSize } = shape as unknown as { readonly batchSize: number };
+    const parts = 2 * this.accumulationSteps;
+    const changes: readonly MemoryChanges[] = [{ batchSize: Math.ceil(batchSize / 2) }, { mode: 'tuned' }, { gradientCheckpointing: true }, ...(parts <= batchSize ? [{ gradientAccumulationSteps: parts }] : [])];
+    const less = changes.flatMap((change) => {
+      if (this.accumulationSteps > (change.batchSize ?? batchSize)) return [];
+      const bytes = this.predict(shape, frozen, change)!.total;
+      const [[option, value]] = Object.entries(change) as [string, unknown][];
+      return bytes < now ? [`${formatBytes(bytes)} with ${option}: ${typeof value === 'string' ? `'${value}'` : String(value)}`] : [];
+    });
+    return `. Of its ${batchSize} examples it keeps ${formatBytes(now)} for backward${less.length > 0 ? `; it would be ${less.join(', ')}` : ''}`;
+  }
+
   /** What to throw for a failure within a step. @param updated names of the parameters that were updated, undefined when no update had begun */
-  private failureOf(cause: unknown, step: number, updated: readonly string[] | undefined): unknown {
-    if (!updated) return cause;
+  private failureOf(cause: unknown, step: number, updated: readonly string[] | undefined, advice: () => string): unknown {
+    if (!updated) return cause instanceof OutOfMemoryError ? new OutOfMemoryError(`step ${step}: ${cause.message}${advice()}`, cause.bytes, { cause }) : cause;
     const training = [...this.model.parameters.values()].filter((p) => p.trains).length;
     const before = this.snapshots.filter((s) => s <= step).at(-1);
     const { checkpoints, onNonFinite } = this.options;
@@ -520,9 +545,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       ...(checkpoints ? [`SlimFitTrainer.resume('${checkpoints.dir}', …) goes on from the last checkpoint, if there is one`] : []),
       'a new trainer goes on from the weights as they are, with fresh moments',
     ];
-    const advice = onNonFinite ? '' : ". With onNonFinite: 'stop' nothing is updated before backward is through, so that less can fail halfway";
+    const earlier = onNonFinite ? '' : ". With onNonFinite: 'stop' nothing is updated before backward is through, so that less can fail halfway";
     this.torn = new StepPartlyAppliedError(
-      `step ${step} failed after ${updated.length} of the ${training} parameters that train were updated (${(cause as Error)?.message ?? String(cause)}): weights and moments are between two steps, and this trainer takes no further one. ${ways.join('; ')}${advice}`,
+      `step ${step} failed after ${updated.length} of the ${training} parameters that train were updated (${(cause as Error)?.message ?? String(cause)}): weights and moments are between two steps, and this trainer takes no further one. ${ways.join('; ')}${earlier}`,
       step,
       updated,
       { cause },
@@ -685,7 +710,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       this.history.append(record);
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } catch (error) {
-      throw this.failureOf(error, step, optimizer.updatesBegun > updatesBegun ? updated : undefined);
+      throw this.failureOf(error, step, optimizer.updatesBegun > updatesBegun ? updated : undefined, () => this.memoryAdvice(shape, new Set(frozen)));
     } finally {
       sums.dispose();
       guard?.dispose();
@@ -703,13 +728,15 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.warn(`step ${this.next} was skipped, its ${what[0] === 'loss' ? 'loss' : `gradient of ${what[0]}`} is not finite: weights, moments and policy are as they were`);
   }
 
-  /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. */
-  private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>): ActivationPrediction | undefined {
-    const [batchSize] = microBatchSizes((shape as unknown as { readonly batchSize: number }).batchSize, this.accumulationSteps);
+  /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. @param changes settings other than this run's */
+  private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>, changes: MemoryChanges = {}): ActivationPrediction | undefined {
+    const { mode = this.scheme, gradientCheckpointing = this.options.gradientCheckpointing === true, gradientAccumulationSteps = this.accumulationSteps } = changes;
+    const { batchSize: examples } = shape as unknown as { readonly batchSize: number };
+    const [batchSize] = microBatchSizes(changes.batchSize ?? examples, gradientAccumulationSteps);
     return this.model.predictActivations({ ...shape, batchSize }, {
-      mode: this.scheme,
+      mode,
       frozenBiases: this.frozenBiases,
-      gradientCheckpointing: this.options.gradientCheckpointing === true,
+      gradientCheckpointing,
       dropout: this.options.dropout !== false,
       trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
     });

@@ -12,6 +12,7 @@ import type { AdamW } from '../../src/optim/adamw';
 import { Random } from '../../src/random';
 import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
 import { faultsOf } from '../engine/faults';
+import { formatBytes } from '../../src/units';
 import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
 
 const config = tinyConfig({ num_hidden_layers: 1, hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1 });
@@ -73,7 +74,8 @@ for (const [name, options] of Object.entries(RUNS))
       faults.arm(n, FULL);
       const error = await trainer.step().then(() => assert.fail(`operation ${n} of ${operations} did not fail`), (e: Error) => e);
       faults.count();
-      if (error === FULL) {
+      if (error instanceof OutOfMemoryError || error === FULL) {
+        assert.ok(error === FULL || error.cause === FULL, `operation ${n}: ${error.stack}`);
         unchanged++;
         assert.deepEqual(await run.state(), before, `operation ${n}`);
         assert.equal(trainer.nextStep, step);
@@ -100,6 +102,26 @@ for (const [name, options] of Object.entries(RUNS))
     run.close();
   });
 
+test('a step that has no memory says what it keeps for backward, and what would make that less: the bytes that such a trainer foresees', async () => {
+  const run = await trainerOf({ mode: 'paper', freezeRate: 0 });
+  const faults = faultsOf(run.engine);
+  faults.arm(20, FULL);
+  const error = await run.trainer.step().then(() => assert.fail('nothing failed'), (e: Error) => e);
+  faults.remove();
+  run.close();
+  const foreseen = async (options: Partial<TrainerOptions>) => {
+    const other = await trainerOf({ mode: 'paper', freezeRate: 0, ...options });
+    const bytes = other.trainer.peek().activationBytes!;
+    other.close();
+    return formatBytes(bytes);
+  };
+  assert.ok(error instanceof OutOfMemoryError && error.bytes === 64 && error.cause === FULL);
+  assert.equal(
+    error.message,
+    `step 0: no memory for 64 bytes. Of its 4 examples it keeps ${await foreseen({})} for backward; it would be ${await foreseen({ batchSize: 2 })} with batchSize: 2, ${await foreseen({ mode: 'tuned', frozenBiases: false })} with mode: 'tuned', ${await foreseen({ gradientCheckpointing: true })} with gradientCheckpointing: true, ${await foreseen({ gradientAccumulationSteps: 2 })} with gradientAccumulationSteps: 2`,
+  );
+});
+
 test('with gradients held until backward is through, memory that runs out in backward changes nothing', async () => {
   const run = await trainerOf({ onNonFinite: 'stop', freezeRate: 0 });
   const faults = faultsOf(run.engine);
@@ -114,7 +136,7 @@ test('with gradients held until backward is through, memory that runs out in bac
   assert.ok(lastProduct > 0 && lastProduct < first, 'the first update comes after the last product of backward');
   run.trainer.rewind(step);
   faults.arm(lastProduct, FULL);
-  await assert.rejects(run.trainer.step(), (e) => e === FULL);
+  await assert.rejects(run.trainer.step(), (e: Error) => e instanceof OutOfMemoryError && e.cause === FULL);
   faults.count();
   assert.deepEqual(await run.state(), before);
   assert.equal((await run.trainer.step()).step, 1);
