@@ -37,7 +37,7 @@ export function mlp(ctx: ForwardContext, x: Variable, { name, up, down }: MlpPar
   if (rows >= N && !again) return engine.scope(() => down.forward(ctx, engine.scope(() => gelu(ctx, up.forward(ctx, x, scheme.linearInput), name)), scheme.downProjectionInput));
 
   const reason = again ? ({ layer: name, what: 'MLP input', role: 'static' } as const) : ({ layer: up.name, what: 'input', role: 'dynamic' } as const);
-  const keptX = (again ? inner || keepsHidden : up.weight.trains) ? tape.keepShared(x.tensor, reason, scheme.linearInput) : undefined;
+  const keptX = (again ? inner || keepsHidden : inner && up.weight.trains) ? tape.keepShared(x.tensor, reason, scheme.linearInput) : undefined;
   const shape = [...x.tensor.shape.slice(0, -1), F];
   const keptA = geluInput && tape.keepPieces({ layer: name, what: 'GELU input', role: 'static' }, geluInput, shape);
   const keptH = hiddenInput && tape.keepPieces({ layer: down.name, what: 'input', role: 'dynamic' }, hiddenInput, shape);
@@ -63,7 +63,7 @@ export function mlp(ctx: ForwardContext, x: Variable, { name, up, down }: MlpPar
   const backwardOf = (g: DeviceTensor, flat: DeviceTensor | undefined, index: number) => {
     const gs = part(engine, g, 0, blocks[index]);
     const xs = flat && part(engine, flat, 0, blocks[index]);
-    const a = again ? engine.linear(xs!, up.weight.data, up.bias.data) : undefined;
+    const a = again && xs ? engine.linear(xs, up.weight.data, up.bias.data) : undefined;
     const dw2 = keepsHidden ? engine.scope(() => engine.linearGradWeight(gs, a ? engine.gelu(a) : keptH!.piece(index).load())) : undefined;
     keptH?.release(index);
     if (!inner) return { dw2 };

@@ -357,6 +357,22 @@ it('an MLP that is computed again keeps its input alone, and its gradients are t
       }
 });
 
+it('an MLP of which the last bias alone trains keeps nothing, and one that is only evaluated neither, in blocks or not, computed again or not', async (r) => {
+  const x = random(r, [2, 3, H], 0.7);
+  const g = random(r, [2, 3, H]);
+  const weights = { 'up.weight': random(r, [12, H]), 'up.bias': random(r, [12]), 'down.weight': random(r, [H, 12]), 'down.bias': random(r, [H]) };
+  const forward: Case['forward'] = (ctx, v, w) => mlp(ctx, v.x, { name: 'm', up: new Linear('up', w['up.weight'], w['up.bias']), down: new Linear('down', w['down.weight'], w['down.bias']) });
+  for (const scheme of [SCHEMES.exact, SCHEMES.tuned])
+    for (const blockBytes of [Infinity, 4 * 12 * 4]) {
+      const base = { mode: scheme, inputs: { x }, constants: ['x'], weights, grad: g, forward };
+      const bias = await trial({ ...base, frozen: ['up.weight', 'up.bias', 'down.weight'], context: ForwardContext.deterministic(engine, scheme, { blockBytes }) });
+      assert.deepEqual([bias.kept, Object.keys(bias.grads)], [[], ['down.bias']]);
+      near(bias.grads['down.bias'], columnSums(g), 'db');
+      const evaluated = await trial({ ...base, context: ForwardContext.evaluation(engine, { blockBytes }) });
+      assert.deepEqual([evaluated.kept, evaluated.grads], [[], {}]);
+    }
+});
+
 // ---- element-wise ---------------------------------------------------------------------------------------------------------
 
 for (const mode of MODES)
