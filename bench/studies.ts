@@ -12,9 +12,9 @@ import { parseArgs } from 'node:util';
 import { type PolicyName, POLICY_NAMES } from '../src/freezing/policies';
 import { studyFigure } from '../src/inspect/studyFigure';
 import { spreadOf, studyPoints, type StudyResults } from '../src/inspect/studyResults';
-import { SCHEMES } from '../src/tape/scheme';
 import { study } from '../src/training/study';
 import type { NamedStudyPolicy, StudyPolicy, StudySettings } from '../src/training/studyDefinition';
+import { LEVERS } from './leverSettings';
 import { cifar100, glue } from './tasks';
 
 const { values, positionals } = parseArgs({
@@ -52,30 +52,7 @@ const POLICY_RATES: Partial<Record<PolicyName, readonly number[]>> = { ils: [0.7
 const policies = (): StudyPolicy[] => [full, ...POLICY_NAMES.filter((p) => p !== 'none').map((policy) => ({ policy, ...(POLICY_RATES[policy] && { freezeRates: POLICY_RATES[policy] }) }) as NamedStudyPolicy)];
 
 /** Each lever by itself on the paper's scheme, then together. */
-function levers(rate: number): StudyPolicy[] {
-  const { paper } = SCHEMES;
-  const list: readonly (readonly [string, StudySettings])[] = [
-    ['exact', { mode: 'exact' }],
-    ['paper', {}],
-    ['probabilities recomputed', { mode: { ...paper, name: 'recompute', attentionProbs: 'recompute' } }],
-    ['q8-row and u8-row codes', { mode: { ...paper, name: 'rows', attentionOperands: 'q8-row', attentionProbs: 'u8-row', downProjectionInput: 'q8-row' } }],
-    ['GELU input in q8-row', { mode: { ...paper, name: 'gelu', geluInput: 'q8-row' } }],
-    ['LayerNorms whole', { mode: { ...paper, name: 'norms', frozenLayerNormShare: undefined } }],
-    ['LayerNorms in q8-row', { mode: { ...paper, name: 'coded norms', normalizedValues: 'q8-row' } }],
-    ['… with linear inputs in q8-row', { mode: { ...paper, name: 'coded inputs', normalizedValues: 'q8-row', linearInput: 'q8-row' } }],
-    ['… and the MLP computed again', { mode: { ...paper, name: 'MLP again', normalizedValues: 'q8-row', linearInput: 'q8-row', geluInput: 'recompute' } }],
-    ['frozen biases', { frozenBiases: true }],
-    ['magnitude relative-l2', { magnitude: 'relative-l2' }],
-    ['8-bit moments', { optimizer: { moments: '8-bit' } }],
-    ['idle moments released', { optimizer: { idleMoments: 'release' } }],
-    ['blocks of 256 KiB', { blockBytes: 2 ** 18 }],
-    ['4 micro-batches', { gradientAccumulationSteps: 4 }],
-    ['layers run again', { gradientCheckpointing: true }],
-    ['tuned', { mode: 'tuned' }],
-    ['tuned, 8-bit moments', { mode: 'tuned', optimizer: { moments: '8-bit' } }],
-  ];
-  return [full, ...list.map(([label, trainer]) => ({ policy: 'ils' as const, label, freezeRates: [rate], trainer }))];
-}
+const levers = (rate: number): StudyPolicy[] => [full, ...LEVERS.map(([label, trainer]) => ({ policy: 'ils' as const, label, freezeRates: [rate], trainer }))];
 
 /** Markdown: means and standard deviations over the seeds. */
 function markdown(results: StudyResults): string {
