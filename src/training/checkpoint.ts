@@ -50,6 +50,8 @@ export interface TrainingRun<Batch extends LabelledBatch> extends Trained {
   readonly stepsPerEpoch: number;
   readonly batchSize: number;
   readonly overruled: ReadonlyMap<number, boolean>;
+  /** What the schedule's learning rate is multiplied by. */
+  readonly rateFactor: number;
   readonly settings: RunSettings;
   /** What writes its files beside the model's. */
   readonly processingClass: SavesItself | undefined;
@@ -81,6 +83,8 @@ interface StoredState {
     readonly engine: string;
     readonly settings: RunSettings;
     readonly overruled: readonly (readonly [layer: number, frozen: boolean])[];
+    /** Not there in checkpoints from before there was one: 1. */
+    readonly rateFactor?: number;
     readonly policy: PolicyState;
     /** By parameter, in the order in which they got state; `{ $tensor }` stands for values in optimizer.safetensors. */
     readonly optimizer: readonly (readonly [parameter: string, state: StoredMoments])[];
@@ -158,6 +162,7 @@ export async function writeCheckpoint<Batch extends LabelledBatch>(dir: string, 
       engine: `${run.engine.name}, ${run.engine.device}`,
       settings: run.settings,
       overruled: [...run.overruled],
+      rateFactor: run.rateFactor,
       policy,
       optimizer: states,
       best: best ? { ...best, value: String(best.value) } : null,
@@ -199,10 +204,11 @@ export function readTrainerState(folder: string): StoredState {
   check('global_step', state.global_step, isCount(state.global_step));
   const { slimfit } = state;
   if (!isObject(slimfit)) throw new CheckpointError(`${file}: lacks what SlimFit wrote into it`);
-  const { engine, settings, overruled, policy, optimizer, best } = slimfit;
+  const { engine, settings, overruled, rateFactor, policy, optimizer, best } = slimfit;
   check('slimfit.engine', engine, isText(engine));
   check('slimfit.settings', settings, isObject(settings) && Object.values(settings).every(isText));
   check('slimfit.overruled', overruled, isPairs(overruled, (layer, frozen) => isCount(layer) && typeof frozen === 'boolean'));
+  check('slimfit.rateFactor', rateFactor, rateFactor === undefined || (typeof rateFactor === 'number' && rateFactor > 0 && rateFactor <= 1));
   check('slimfit.policy', policy, isObject(policy));
   check('slimfit.optimizer', optimizer, isPairs(optimizer, (name, s) => isText(name) && isObject(s) && isMoment(s.m) && isMoment(s.v) && isCount(s.step) && isCount(s.idle)));
   check('slimfit.best', best, best === null || (isObject(best) && isText(best.metric) && isText(best.value) && isCount(best.step) && isText(best.folder)));
@@ -213,6 +219,7 @@ export function readTrainerState(folder: string): StoredState {
 export interface Resumed {
   readonly step: number;
   readonly overruled: Map<number, boolean>;
+  readonly rateFactor: number;
   readonly best: BestCheckpoint | undefined;
   /** Engine that computed it. */
   readonly engine: string;
@@ -251,5 +258,5 @@ export function restoreCheckpoint<Batch extends LabelledBatch>(folder: string, r
   } finally {
     weights.close();
   }
-  return { step, overruled: new Map(slimfit.overruled), best: slimfit.best ? { ...slimfit.best, value: Number(slimfit.best.value) } : undefined, engine: slimfit.engine };
+  return { step, overruled: new Map(slimfit.overruled), rateFactor: slimfit.rateFactor ?? 1, best: slimfit.best ? { ...slimfit.best, value: Number(slimfit.best.value) } : undefined, engine: slimfit.engine };
 }

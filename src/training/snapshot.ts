@@ -23,10 +23,12 @@ export interface TrainingSnapshot {
   readonly policy: PolicyState;
   /** Layers that the user froze (true) or thawed (false), over the policy's head. */
   readonly overruled: ReadonlyMap<number, boolean>;
+  /** What the schedule's learning rate is multiplied by. */
+  readonly rateFactor: number;
 }
 
 /** Copies the state to the host. */
-export async function takeSnapshot(of: Trained, place: Pick<TrainingSnapshot, 'step' | 'recorded' | 'overruled'>): Promise<TrainingSnapshot> {
+export async function takeSnapshot(of: Trained, place: Pick<TrainingSnapshot, 'step' | 'recorded' | 'overruled' | 'rateFactor'>): Promise<TrainingSnapshot> {
   const weights = new Map<string, Float32Array>();
   for (const p of of.parameters.values()) weights.set(p.name, (await of.engine.read(p.data)) as Float32Array);
   return { ...place, overruled: new Map(place.overruled), weights, moments: await of.optimizer.snapshot(), policy: of.policy.state() };

@@ -41,7 +41,7 @@ export interface StepRecord {
   readonly encodingErrors: readonly EncodingError[];
   /** Device bytes by category, live at the end of the step and peak within it. */
   readonly memory: MemoryReport;
-  /** Of a step that was skipped and changed nothing (option `onNonFinite: 'skip'`), what was not finite: 'loss', or names of parameters; `active` is empty then. Else not there. */
+  /** Of a step that was skipped and changed nothing (option `onNonFinite: 'skip'` or `'lower-rate'`), what was not finite: 'loss', or names of parameters; `active` is empty then. Else not there. */
   readonly nonFinite?: readonly string[];
   /** Wall time of the step in milliseconds. */
   readonly milliseconds: number;

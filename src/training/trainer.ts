@@ -120,10 +120,10 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly frozenParameters?: 'skip' | 'zerograd';
   /**
    * What happens in a step whose loss or gradient is not finite. Not given: the loss alone is looked at, and stops the step before anything changed; a gradient that overflows in backward spoils its layer. `stop`: a gradient
-   * stops the step, too, before anything changed. `skip`: such a step changes nothing, its record names what was not finite, and training goes on with the next batch; the tenth in a row stops. Both hold the gradients
-   * until backward is through: 4 bytes for each weight that trains, which the planner does not count, and two passes over it.
+   * stops the step, too, before anything changed. `skip`: such a step changes nothing, its record names what was not finite, and training goes on with the next batch; the tenth in a row stops. `lower-rate`:
+   * skipped likewise, and from the next step on the learning rate is half of what it would have been. All three hold the gradients until backward is through: 4 bytes for each weight that trains, which the planner does not count, and two passes over it.
    */
-  readonly onNonFinite?: 'stop' | 'skip';
+  readonly onNonFinite?: 'stop' | 'skip' | 'lower-rate';
   /** Whether dropout acts. Default true. */
   readonly dropout?: boolean;
   /** Seeds shuffling, dropout and the initial distances. Default 43 (the paper's for most tasks). */
@@ -219,6 +219,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private readonly orders = new Map<number, Int32Array>();
   private next = 0;
   private skippedInARow = 0;
+  /** What the schedule's rate is multiplied by: halved by each step that `onNonFinite: 'lower-rate'` skips. */
+  private rateFactor = 1;
   private busy = false;
   /** Why this trainer is between two steps; undefined while it is not. */
   private torn: StepPartlyAppliedError | undefined;
@@ -238,7 +240,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
-    if (options.onNonFinite !== undefined && !['stop', 'skip'].includes(options.onNonFinite)) throw new InvalidArgumentError(`onNonFinite is '${options.onNonFinite}'; it must be stop or skip`);
+    if (options.onNonFinite !== undefined && !['stop', 'skip', 'lower-rate'].includes(options.onNonFinite)) throw new InvalidArgumentError(`onNonFinite is '${options.onNonFinite}'; it must be stop, skip or lower-rate`);
     this.keeper = new CheckpointKeeper(options.checkpoints, options.evaluation !== undefined && options.evaluation.size > 0);
     this.options = options;
     this.model = model;
@@ -305,8 +307,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   async snapshot(): Promise<number> {
     return this.alone(async () => {
       this.checkWhole();
-      const { next: step, overruled } = this;
-      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled }));
+      const { next: step, overruled, rateFactor } = this;
+      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled, rateFactor }));
       return step;
     });
   }
@@ -332,6 +334,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       throw new InvalidArgumentError(`no snapshot was taken before step ${step}: ${this.taken.size > 0 ? `there is one of step ${this.snapshots.join(', ')}` : 'call `await trainer.snapshot()` first'}`);
     restoreSnapshot(this.trained, snapshot);
     this.overruled = new Map(snapshot.overruled);
+    this.rateFactor = snapshot.rateFactor;
     this.history.truncate(snapshot.recorded, step);
     for (const later of this.snapshots.filter((s) => s > step)) this.taken.delete(later);
     this.next = step;
@@ -367,6 +370,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       const resumed = restoreCheckpoint(found.checkpoint.folder, await trainer.resumable());
       trainer.next = resumed.step;
       trainer.overruled = resumed.overruled;
+      trainer.rateFactor = resumed.rateFactor;
       trainer.keeper.resume(resumed, found);
       const engine = `${trainer.engine.name}, ${trainer.engine.device}`;
       if (resumed.engine !== engine) trainer.warn(`${found.checkpoint.folder} was computed by ${resumed.engine}, this is ${engine}: the run goes on, but its numbers will differ in the last bits`);
@@ -387,7 +391,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const preview: StepPreview = {
       step: this.next,
       epoch: this.epochOf(this.next),
-      learningRate: this.schedule(this.next),
+      learningRate: this.rateOf(this.next),
       frozen: of(true),
       active,
       trainedShare: weights(active) / weights(this.freezableLayers),
@@ -557,15 +561,20 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What a checkpoint holds of this trainer. */
   private async resumable(): Promise<TrainingRun<Batch>> {
-    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, options, seed, policy, frozenBiases, magnitude, blockBytes, scheme } = this;
+    const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, options, seed, policy, frozenBiases, magnitude, blockBytes, scheme } = this;
     const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, blockBytes, scheme, optimizer: this.optimizer.settings };
     this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
-    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, settings: this.settings, processingClass: options.processingClass };
+    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, settings: this.settings, processingClass: options.processingClass };
   }
 
   private get trained(): Trained {
     const { engine, optimizer, policy } = this;
     return { engine, optimizer, policy, parameters: this.model.parameters };
+  }
+
+  /** Learning rate of a step, as things stand. */
+  private rateOf(step: number): number {
+    return this.schedule(step) * this.rateFactor;
   }
 
   /** The layers to freeze in a step on a batch of a shape, ascending: the policy's choice, unless the user overruled it. */
@@ -609,7 +618,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const started = performance.now();
     const step = this.next;
     const epoch = this.epochOf(step);
-    const learningRate = this.schedule(step);
+    const learningRate = this.rateOf(step);
     const batch = await this.options.train.batch(this.examplesOf(step), epoch);
     const dataMilliseconds = performance.now() - started;
     this.options.train.prefetch?.(this.examplesOf(step + 1), this.epochOf(step + 1));
@@ -708,6 +717,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ...model.countOf(shape),
       };
       this.history.append(record);
+      if (nonFinite.length > 0 && this.options.onNonFinite === 'lower-rate') this.rateFactor /= 2;
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } catch (error) {
       throw this.failureOf(error, step, optimizer.updatesBegun > updatesBegun ? updated : undefined, () => this.memoryAdvice(shape, new Set(frozen)));
@@ -720,12 +730,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** A step that cannot be applied stops training, or is skipped and noted. @param error what stops it, with what else is to be said */
   private refuse(noted: string[], what: readonly string[], error: (more: string) => Error): void {
-    if (this.options.onNonFinite !== 'skip') throw error('');
+    if (this.options.onNonFinite !== 'skip' && this.options.onNonFinite !== 'lower-rate') throw error('');
     // So many batches in a row are not at fault: the weights are.
     if (this.skippedInARow + 1 >= 10) throw error(`; it is the tenth step in a row that would be skipped: go back to an earlier checkpoint or snapshot`);
     this.skippedInARow++;
     noted.push(...what);
-    this.warn(`step ${this.next} was skipped, its ${what[0] === 'loss' ? 'loss' : `gradient of ${what[0]}`} is not finite: weights, moments and policy are as they were`);
+    this.warn(`step ${this.next} was skipped, its ${what[0] === 'loss' ? 'loss' : `gradient of ${what[0]}`} is not finite: weights, moments and policy are as they were${this.options.onNonFinite === 'lower-rate' ? `; the learning rate is ${this.rateFactor / 2} of the schedule’s from here on` : ''}`);
   }
 
   /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. @param changes settings other than this run's */

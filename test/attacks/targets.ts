@@ -377,13 +377,14 @@ export async function targets(folder: string): Promise<Target[]> {
     name: 'trainer_state.json',
     inputs: jsonFile({
       global_step: 7, epoch: 1.5, max_steps: 9, train_batch_size: 4, best_metric: 0.5, best_global_step: 5, best_model_checkpoint: 'checkpoint-5',
-      slimfit: { engine: 'cpu, none', settings: { seed: '1' }, overruled: [[0, true]], policy: { magnitudes: ['NaN', '1'] }, optimizer: [['a.weight', { m: { $tensor: 'a.weight.m' }, v: { $tensor: 'a.weight.v' }, step: 7, idle: 0 }], ['b.weight', { m: { codes: { $tensor: 'b.c' }, scales: { $tensor: 'b.s' } }, v: { codes: { $tensor: 'b.c' }, scales: { $tensor: 'b.s' } }, step: 7, idle: 0 }]], best: { metric: 'accuracy', value: '0.5', step: 5, folder: 'checkpoint-5' } },
+      slimfit: { engine: 'cpu, none', settings: { seed: '1' }, overruled: [[0, true]], rateFactor: 0.5, policy: { magnitudes: ['NaN', '1'] }, optimizer: [['a.weight', { m: { $tensor: 'a.weight.m' }, v: { $tensor: 'a.weight.v' }, step: 7, idle: 0 }], ['b.weight', { m: { codes: { $tensor: 'b.c' }, scales: { $tensor: 'b.s' } }, v: { codes: { $tensor: 'b.c' }, scales: { $tensor: 'b.s' } }, step: 7, idle: 0 }]], best: { metric: 'accuracy', value: '0.5', step: 5, folder: 'checkpoint-5' } },
     }),
     names: ['trainer_state.json'],
     parse: (input) =>
       withFiles({ 'trainer_state.json': input as Uint8Array }, (at) => {
         const { global_step: step, slimfit } = readTrainerState(at);
         assert.ok(isCount(step) && isText(slimfit.engine) && Object.values(slimfit.settings).every(isText));
+        assert.ok(slimfit.rateFactor === undefined || (slimfit.rateFactor > 0 && slimfit.rateFactor <= 1));
         for (const [layer, frozen] of slimfit.overruled) assert.ok(isCount(layer) && typeof frozen === 'boolean');
         for (const [name, state] of slimfit.optimizer) assert.ok(isText(name) && isCount(state.step) && isCount(state.idle) && state.m && state.v);
         if (slimfit.best) assert.ok(isText(slimfit.best.metric) && isText(slimfit.best.folder) && isCount(slimfit.best.step));

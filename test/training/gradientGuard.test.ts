@@ -1,5 +1,8 @@
 /** Steps whose loss or gradient is not finite: what is stopped or skipped changes nothing, and what is looked at changes nothing either. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import type { Engine } from '../../src/engine/engine';
 import { GradientNotFiniteError, InvalidArgumentError, LossNotFiniteError } from '../../src/errors';
@@ -115,6 +118,43 @@ for (const value of [NaN, Infinity, 1e25])
       run.close();
     }
   });
+
+test('with lower-rate a step that is skipped halves the learning rate from the next one on; rewind and a checkpoint bring the rate that was', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-rate-'));
+  const options = { onNonFinite: 'lower-rate', schedule: 'constant', freezeRate: 0 } as const;
+  const run = await trainerOf(options);
+  const { trainer, engine, said } = run;
+  await trainer.step();
+  const start = await trainer.snapshot();
+  const skip = async () => {
+    const mend = spoil(engine, 5, NaN);
+    const record = await trainer.step();
+    mend();
+    assert.equal(record.nonFinite?.length, 1);
+    return record.learningRate;
+  };
+  assert.equal(await skip(), 0.01);
+  assert.match(said.at(-1)!, /learning rate is 0\.5 of the schedule’s/);
+  assert.equal(trainer.peek().learningRate, 0.005);
+  assert.equal(await skip(), 0.005);
+  const state = await stateOf(run);
+  await trainer.save(folder);
+  const after = await trainer.step();
+  assert.equal(after.learningRate, 0.0025);
+  const moved = async (r: Run, before: Awaited<ReturnType<typeof stateOf>>) => [...(await stateOf(r)).weights].map(([n, w]) => [n, w.data.map((v, i) => v - before.weights.get(n)!.data[i])]);
+  const lowered = await moved(run, state);
+  const model = tinyModel(engine, config, 2);
+  const again = await SlimFitTrainer.resume(folder, { model, train, batchSize: 4, learningRate: 0.01, totalSteps: 40, seed: 3, shuffle: false, measureEncodingsEvery: 0, onWarning: () => {}, ...options });
+  assert.equal(again.peek().learningRate, 0.0025);
+  assert.equal((await again.step()).loss, after.loss);
+  assert.deepEqual(await moved({ ...run, trainer: again, model }, state), lowered);
+  again.dispose();
+  model.dispose();
+  trainer.rewind(start);
+  assert.equal(trainer.peek().learningRate, 0.01);
+  run.close();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 test('without the option such a gradient spoils its layer, which is what the option is for', async () => {
   const run = await trainerOf({ freezeRate: 0 });
