@@ -9,10 +9,9 @@ import { parseArgs } from 'node:util';
 import { chooseEngine } from '../src/engine/choose';
 import { parseBertConfig } from '../src/hub/config';
 import { BertForSequenceClassification } from '../src/models/bert';
-import type { TextBatch } from '../src/models/model';
-import { Random } from '../src/random';
 import { SlimFitTrainer } from '../src/training/trainer';
 import { LEVERS } from './leverSettings';
+import { randomTexts } from './randomTexts';
 
 const { values } = parseArgs({ options: { rounds: { type: 'string', default: '15' } } });
 const [B, T] = [16, 64];
@@ -20,15 +19,7 @@ const [B, T] = [16, 64];
 async function main(): Promise<void> {
   const engine = await chooseEngine();
   const config = parseBertConfig({ model_type: 'bert', vocab_size: 30522, hidden_size: 384, num_hidden_layers: 6, num_attention_heads: 12, intermediate_size: 1536 });
-  const random = new Random(1);
-  const batch: TextBatch = {
-    inputIds: Int32Array.from({ length: B * T }, () => 1 + random.int(config.vocabSize - 1)),
-    tokenTypeIds: new Int32Array(B * T),
-    attentionMask: new Int32Array(B * T).fill(1),
-    labels: Int32Array.from({ length: B }, () => random.int(2)),
-    batchSize: B,
-    length: T,
-  };
+  const batch = randomTexts(config.vocabSize, B, T);
   const rows = LEVERS.map(([label, settings]) => {
     const model = BertForSequenceClassification.fresh(engine, config, 1);
     const trainer = new SlimFitTrainer({ model, train: { size: B, batch: () => batch, shape: () => ({ batchSize: B, length: T }) }, batchSize: B, schedule: 'constant', totalSteps: 1000, seed: 43, measureEncodingsEvery: 0, onWarning: () => {}, ...settings });

@@ -6,10 +6,9 @@ import { parseArgs } from 'node:util';
 import { chooseEngine } from '../src/engine/choose';
 import { parseBertConfig } from '../src/hub/config';
 import { BertForSequenceClassification } from '../src/models/bert';
-import type { TextBatch } from '../src/models/model';
-import { Random } from '../src/random';
 import { SlimFitTrainer } from '../src/training/trainer';
 import { parseBytes } from '../src/units';
+import { randomTexts } from './randomTexts';
 
 const { values } = parseArgs({
   options: {
@@ -41,15 +40,7 @@ async function main(): Promise<void> {
   });
   const model = BertForSequenceClassification.fresh(engine, config, 1);
   const [B, T] = [n('batch'), n('tokens')];
-  const random = new Random(1);
-  const batch: TextBatch = {
-    inputIds: Int32Array.from({ length: B * T }, () => 1 + random.int(config.vocabSize - 1)),
-    tokenTypeIds: new Int32Array(B * T),
-    attentionMask: new Int32Array(B * T).fill(1),
-    labels: Int32Array.from({ length: B }, () => random.int(2)),
-    batchSize: B,
-    length: T,
-  };
+  const batch = randomTexts(config.vocabSize, B, T);
   const blockBytes = values['block-bytes'] === undefined ? undefined : parseBytes(values['block-bytes']);
   const trainer = new SlimFitTrainer({ blockBytes, model, train: { size: B, batch: () => batch }, batchSize: B, freezeRate: n('rate'), mode: values.mode as 'exact' | 'paper', schedule: 'constant', totalSteps: 1000 });
   for await (const _ of trainer.steps(n('warmup')));
