@@ -158,6 +158,16 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
     return undefined;
   }
 
+  /**
+   * Bytes that freezing each of these weights saves in such a step, the others being as `plan` says: what is saved if it is frozen, what its training costs if not; undefined where `predictActivations` is.
+   * @param weights Hugging Face names
+   */
+  freezingSaves(shape: BatchShape<Batch>, plan: ActivationPlan, weights: readonly string[]): Float64Array | undefined {
+    const now = this.predictActivations(shape, plan)?.total;
+    if (now === undefined) return undefined;
+    return Float64Array.from(weights, (weight) => Math.abs(this.predictActivations(shape, { ...plan, trains: (name) => plan.trains(name) !== (name === weight) })!.total - now));
+  }
+
   /** Copies one parameter's values to the host. @throws InvalidArgumentError for a name that is none's */
   async readWeight(name: string): Promise<Float32Array> {
     return (await this.engine.read(this.parameter(name).data)) as Float32Array;

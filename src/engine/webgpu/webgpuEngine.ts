@@ -25,7 +25,7 @@ import {
 } from '../engine';
 import type { Slot } from './bufferPool';
 import type { OpenedDevice } from './dawn';
-import { Gpu, type GpuCounts } from './gpu';
+import { Gpu, type GpuCounts, type GpuOptions } from './gpu';
 import type { Kernel } from './kernel';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { decodeFunction, encodeKernel, stepsKernel } from './kernels/codes';
@@ -53,9 +53,9 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   readonly device: string;
   private readonly gpu: Gpu;
 
-  constructor(opened: OpenedDevice) {
+  constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
-    this.gpu = new Gpu(opened);
+    this.gpu = new Gpu(opened, options);
     this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name})`;
   }
 
