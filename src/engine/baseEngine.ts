@@ -151,6 +151,7 @@ export abstract class BaseEngine<Raw> {
       throw error;
     }
     this.scopes.pop();
+    if (made.size === 0) return result;
     const kept = new Set<unknown>();
     collect(result, kept);
     const outer = this.scopes.at(-1);

@@ -38,7 +38,8 @@ const SLACK = 32 * 2 ** 20;
 
 /** Bytes of the size class: multiples of 256, and of a sixteenth of the power of two below, so that at most 6.25 % of a large buffer is empty. */
 export function sizeClass(bytes: number): number {
-  const step = Math.max(256, 2 ** (Math.floor(Math.log2(Math.max(bytes, 1))) - 4));
+  // Below 8 KiB a sixteenth is less than 256 bytes.
+  const step = bytes < 8192 ? 256 : 2 ** (Math.floor(Math.log2(bytes)) - 4);
   return Math.max(256, Math.ceil(bytes / step) * step);
 }
 
