@@ -110,6 +110,8 @@ export function weightOfBias(name: string): string {
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
 export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   readonly parameters: ReadonlyMap<string, Parameter>;
+  /** Parameters of the modules that were asked for: every forward pass asks. */
+  private readonly byModule = new Map<string, readonly Parameter[]>();
   /** All freezable layers in model order. */
   readonly layers: readonly FreezableLayer[];
 
@@ -186,8 +188,10 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** All parameters of a module. */
-  protected parametersOf(module: string): Parameter[] {
-    return [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`));
+  protected parametersOf(module: string): readonly Parameter[] {
+    let own = this.byModule.get(module);
+    if (!own) this.byModule.set(module, (own = [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`))));
+    return own;
   }
 
   protected parameter(name: string): Parameter {

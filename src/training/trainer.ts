@@ -753,7 +753,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const { mode = this.scheme, gradientCheckpointing = this.options.gradientCheckpointing === true, gradientAccumulationSteps = this.accumulationSteps } = changes;
     const { batchSize: examples } = shape as unknown as { readonly batchSize: number };
     const [batchSize] = microBatchSizes(changes.batchSize ?? examples, gradientAccumulationSteps);
-    const plan = { mode, frozenBiases: this.frozenBiases, gradientCheckpointing, dropout: this.options.dropout !== false, trains: (name: string) => !frozen.has(this.layerOf.get(name) ?? -1) };
+    const names = new Set([...frozen].map((i) => this.freezableLayers[i].name));
+    const plan = { mode, frozenBiases: this.frozenBiases, gradientCheckpointing, dropout: this.options.dropout !== false, trains: (name: string) => !names.has(name) };
     return [{ ...shape, batchSize }, plan];
   }
 

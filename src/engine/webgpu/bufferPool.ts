@@ -39,7 +39,7 @@ const SLACK = 32 * 2 ** 20;
 /** Bytes of the size class: multiples of 256, and of a sixteenth of the power of two below, so that at most 6.25 % of a large buffer is empty. */
 export function sizeClass(bytes: number): number {
   // Below 8 KiB a sixteenth is less than 256 bytes.
-  const step = bytes < 8192 ? 256 : 2 ** (Math.floor(Math.log2(bytes)) - 4);
+  const step = bytes < 8192 ? 256 : bytes < 2 ** 31 ? 1 << (27 - Math.clz32(bytes)) : 2 ** (Math.floor(Math.log2(bytes)) - 4);
   return Math.max(256, Math.ceil(bytes / step) * step);
 }
 
