@@ -1,23 +1,13 @@
 /** 500 training steps, each with other layers frozen than the one before: what the engine holds does not grow. Counts are printed. On Dawn's null device, which records everything and computes nothing. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import type { DeviceTensor } from '../../../src/engine/engine';
-import { openDevice } from '../../../src/engine/webgpu/dawn';
 import { MOST_BIND_GROUPS } from '../../../src/engine/webgpu/gpu';
-import { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
+import type { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
 import { BertForSequenceClassification } from '../../../src/models/bert';
 import { Random } from '../../../src/random';
 import { SlimFitTrainer, type TrainerOptions } from '../../../src/training/trainer';
 import { tinyBatch, tinyConfig } from '../../models/fixtures';
-
-/** What a null device gives back is no number: random ones take its place, so that losses are finite and the scheduler chooses other layers in every step. */
-class NullEngine extends WebgpuEngine {
-  private readonly random = new Random(5);
-  override async read(tensor: DeviceTensor): Promise<Float32Array | Int32Array> {
-    return (await super.read(tensor)).map(() => this.random.uniform() + 0.5);
-  }
-}
-const nullEngine = async () => new NullEngine(await openDevice('hardware', ['backend=null']));
+import { nullEngine } from './nullEngine';
 
 const COUNTS = ['tensors', 'totalLive', 'buffers', 'bytes', 'pipelines', 'bindGroups', 'stagingBuffers'] as const;
 type Counts = Record<(typeof COUNTS)[number], number>;
