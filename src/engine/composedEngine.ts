@@ -60,6 +60,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   abstract concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
   abstract gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   abstract scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
+  abstract writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void;
   abstract topK(x: DeviceTensor, count: number): SparseTensor;
 
   /** Codes of a fixed-point encoding, as the contract packs them. */
@@ -279,6 +280,13 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   protected checkAdamW({ weight, m, v }: AdamWState, grad: DeviceTensor): void {
     for (const t of [weight, m, v]) this.checkUpdatable(t);
     this.checkSizes('AdamW', weight.size, m, v, grad);
+  }
+
+  /** What `writeRows` may rely on. @throws ShapeError, InvalidArgumentError */
+  protected checkRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkUpdatable(table);
+    const width = sizeOf(table.shape.slice(1));
+    if (rows.size !== ids.size * width || rows.dtype !== table.dtype) throw new ShapeError(`${rows.dtype} rows of shape [${rows.shape}] for ${ids.size} rows of a ${table.dtype} table of shape [${table.shape}]`);
   }
 
   /** @throws ShapeError unless each tensor has that many elements */

@@ -23,7 +23,7 @@ export type Category = 'weights' | 'optimizer' | 'gradients' | 'activations' | '
 /** All categories, in order of precedence. */
 export const CATEGORIES: readonly Category[] = ['weights', 'optimizer', 'gradients', 'activations', 'workspace'];
 
-/** A tensor on an engine's device. Immutable but for `adamwStep`, which replaces the values of weights and moments. */
+/** A tensor on an engine's device. Immutable but for `adamwStep`, which replaces the values of weights and moments, `write` and `writeRows`. */
 export interface DeviceTensor {
   /** Unique within the engine. */
   readonly id: number;
@@ -230,10 +230,15 @@ export interface Engine {
   transpose(a: DeviceTensor, perm: readonly number[]): DeviceTensor;
   slice(a: DeviceTensor, begin: readonly number[], size: readonly number[]): DeviceTensor;
   concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
-  /** Rows of `table` [V, ...] by int32 `ids` (any shape): [...ids, ...]. Ids must lie in [0, V): not checked on the device. */
+  /** Rows of `table` [V, ...], of its element type, by int32 `ids` (any shape): [...ids, ...]. Ids must lie in [0, V): not checked on the device. */
   gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   /** out[ids[i]] += updates[i]: `updates` [n, ...], `ids` int32 [n] → [rows, ...]. Repeated ids add up. */
   scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
+  /**
+   * Replaces rows of a table in place: table[ids[i]] = rows[i]. `table` [V, ...] shares its storage with none; `rows` [n, ...] is of its element type; int32 `ids` [n] are distinct and in [0, V): not checked
+   * on the device. @throws ShapeError, InvalidArgumentError when other tensors would see it
+   */
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void;
 
   // ---- linear: y = x·Wᵀ + b, x [..., K], W [O, K], b [O] ----------------------------------------------------------------
   linear(x: DeviceTensor, weight: DeviceTensor, bias?: DeviceTensor): DeviceTensor;

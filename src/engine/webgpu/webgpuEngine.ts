@@ -35,7 +35,7 @@ import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions'
 import { matmulKernel, matmulKey, type MatmulKind, tileFor } from './kernels/matmul';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
 import { layerNormGradKernel, layerNormKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
-import { SCATTER_GROUPS, scatterAddKernel } from './kernels/scatter';
+import { SCATTER_GROUPS, scatterAddKernel, writeRowsKernel } from './kernels/scatter';
 import { TOPK_BLOCK, TOPK_PASSES, topKBlocks, topKCount, topKPick, topKScan, topKStart, topKWrite } from './kernels/topK';
 
 /** An axis that one thread walks over. */
@@ -337,6 +337,14 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
 
   override embeddingGrad(grad: DeviceTensor, ids: DeviceTensor, rows: number, paddingIndex = -1): DeviceTensor {
     return this.scatter(grad, ids, [rows, grad.shape[grad.shape.length - 1]], paddingIndex);
+  }
+
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    const [to, at, from] = [table, ids, rows].map((t) => this.raw(t));
+    this.gpu.check();
+    const { done, begun } = this.gpu.nothingLost();
+    this.gpu.each('writeRows', writeRowsKernel, [from, at, done], [to], [rows.size, sizeOf(table.shape.slice(1)), begun], rows.size);
   }
 
   private scatter(updates: DeviceTensor, ids: DeviceTensor, shape: readonly number[], padding: number): DeviceTensor {
