@@ -10,11 +10,12 @@ import { type Kernels, ShapeEngine } from '../engine/shapeEngine';
 import { InvalidArgumentError, MemoryBudgetError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
-import { TEXT_NAMES } from '../hub/textNames';
+import { embeddingName, TEXT_NAMES } from '../hub/textNames';
 import type { TextConfig } from '../hub/config';
 import type { ViTConfig } from '../hub/vitConfig';
 import { checkAccumulation, microBatchSizes } from '../models/microBatches';
 import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatch, type Model, type ParameterSpec, type TextBatch, weightOfBias } from '../models/model';
+import { markTouchedRows } from '../models/sparseEmbeddings';
 import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
 import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
@@ -23,7 +24,9 @@ import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { momentBytes } from '../optim/eightBit';
 import { GradientSums } from '../tape/gradientSums';
+import type { Parameter } from '../tape/parameter';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
+import { TouchedRows } from '../tape/touchedRows';
 import type { GradientSink } from '../tape/tape';
 import { formatBytes } from '../units';
 import { bertActivations } from './activationBytes';
@@ -39,6 +42,10 @@ export interface MemoryQuery {
   readonly gradientAccumulationSteps?: number;
   /** As for the trainer: whether an encoder layer keeps its input only and is run again in backward; default false. */
   readonly gradientCheckpointing?: boolean;
+  /** As for the trainer: whether gradient, update and moments of the word embeddings are of the rows that a step looks up; default false. */
+  readonly sparseEmbeddings?: boolean;
+  /** With `sparseEmbeddings`, how many different tokens a step's batch has; default as many as it can have, which bounds every batch. Moments are of every row, as after many steps. */
+  readonly distinctTokens?: number;
   /** Tokens of a sequence, padding included; for texts. */
   readonly length?: number;
   /** Height and width of the images; default: the config's. */
@@ -97,9 +104,12 @@ export interface MemoryPlan {
 interface Planned {
   readonly specs: readonly ParameterSpec[];
   readonly layers: readonly FreezableLayer[];
+  /** The table of word embeddings. */
+  readonly table?: string;
   readonly kept: (batchSize: number, training: TrainingSet) => PlannedActivation[];
   readonly make: (engine: ShapeEngine, weights: HostWeights) => Model<never>;
-  readonly batch: (batchSize: number) => LabelledBatch;
+  /** @param first number of examples of the step before these */
+  readonly batch: (batchSize: number, first: number) => LabelledBatch;
 }
 
 /** Concrete classes for any architecture: which one it is, the config says. */
@@ -134,20 +144,23 @@ function plannedOf(q: Omit<MemoryQuery, 'batchSize'>): Planned {
   }
   const text = config as TextConfig;
   if (!(length !== undefined && Number.isInteger(length) && length >= 1)) throw new InvalidArgumentError(`length is ${length}; texts need the number of tokens of a sequence, at least 1`);
+  const { distinctTokens = text.vocabSize } = q;
+  if (!(Number.isInteger(distinctTokens) && distinctTokens >= 1 && distinctTokens <= text.vocabSize)) throw new InvalidArgumentError(`distinctTokens is ${distinctTokens}; it must be a whole number from 1 to the ${text.vocabSize} of the vocabulary`);
   const answers = kind === 'question-answering';
   const specs = answers ? questionAnsweringSpecs(text) : sequenceClassificationSpecs(text);
   const head = answers ? 'question answering' : 'sequence classification';
   return {
     specs,
     layers: freezableLayersOf(specs, alwaysTrain),
+    table: `${embeddingName(TEXT_NAMES[text.modelType], 'word_embeddings')}.weight`,
     kept: (batchSize, training) => bertActivations({ config: text, batchSize, length, mode, head, dropout, ...training }),
     make: (engine, weights) => (answers ? new AnyAnswerer(engine, text, weights) : new AnyClassifier(engine, text, weights)) as Model<never>,
-    batch: (batchSize): TextBatch => {
+    batch: (batchSize, first): TextBatch => {
       const tokens = batchSize * length;
       // One token of padding, so that there is a mask.
       const attentionMask = new Int32Array(tokens).fill(1, 1);
       const labels = answers ? new Int32Array(2 * batchSize) : text.numLabels === 1 ? new Float32Array(batchSize) : new Int32Array(batchSize);
-      return { inputIds: new Int32Array(tokens), tokenTypeIds: new Int32Array(tokens), attentionMask, labels, batchSize, length };
+      return { inputIds: Int32Array.from({ length: tokens }, (_, i) => (first * length + i) % distinctTokens), tokenTypeIds: new Int32Array(tokens), attentionMask, labels, batchSize, length };
     },
   };
 }
@@ -169,7 +182,7 @@ function momentsOf({ moments, optimizer: { idleMoments = 'keep', idleAfter = 0 }
 }
 
 /** Sets of layers that train: the one asked for, or the candidates for the costliest. Moments count where they come and go with the layers; which set is the costliest then depends on the batch. */
-function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned, batchSize: number): readonly ReadonlySet<string>[] {
+function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept, table }: Planned, batchSize: number): readonly ReadonlySet<string>[] {
   const names = layers.map((l) => l.name);
   if (q.frozen) {
     const unknown = q.frozen.find((n) => !names.includes(n));
@@ -203,7 +216,10 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
     }
     return set;
   };
-  const bySize = [...layers].sort((a, b) => b.parameters - a.parameters).map((l) => l.name);
+  // What a layer's gradient has: of a table, the rows that are looked up.
+  const tokens = batchSize * (q.gradientAccumulationSteps ?? 1) * (q.length ?? 0);
+  const gradientOf = ({ name, shape, parameters }: FreezableLayer) => (q.sparseEmbeddings && name === table ? Math.min(q.distinctTokens ?? shape[0], tokens) * shape[1] : parameters);
+  const bySize = [...layers].sort((a, b) => gradientOf(b) - gradientOf(a)).map((l) => l.name);
   const sets = [grown([]), grown([...new Set([bySize[0], names[0]])])];
   // Between micro-batches the gradients of all that trains are held; and where few bytes kept depend on what trains, a large weight's gradient may weigh more.
   return (q.gradientAccumulationSteps ?? 1) > 1 || schemeOf(q.mode ?? 'paper').normalizedValues !== undefined ? [...sets, grown(bySize)] : sets;
@@ -217,16 +233,20 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   const model = planned.make(engine, new Map(planned.specs.map(({ name, shape }) => [name, { shape, data: none }])));
   const optimizer = new AdamW(engine, q.optimizer);
   const isLayer = new Set(planned.layers.map((l) => l.name));
+  const sizes = microBatchSizes(batchSize, gradientAccumulationSteps);
+  let first = 0;
+  const batches = sizes.map((size) => planned.batch(size, (first += size) - size) as never);
+  const looksUp = new Map<string, Set<number>>();
+  if (q.sparseEmbeddings) for (const batch of batches) for (const [name, ids] of model.lookups(batch)) for (const id of ids) looksUp.set(name, (looksUp.get(name) ?? new Set()).add(id));
   for (const p of model.parameters.values()) {
     const decides = frozenBiases ? weightOfBias(p.name) : p.name;
     p.trains = !isLayer.has(decides) || trained.has(decides);
     // An update of zero makes the moments.
-    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
+    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => makeMoments(optimizer, p, looksUp.get(p.name)));
   }
   engine.resetPeak();
-  const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
+  const unmark = q.sparseEmbeddings ? markTouchedRows(model, batches) : () => {};
   const scheme = schemeOf(q.mode ?? 'paper');
-  const sizes = microBatchSizes(batchSize, gradientAccumulationSteps);
   const sums = new GradientSums(engine);
   const apply: GradientSink = (parameter, grad) => {
     const value = optimizer.apply(parameter, grad, 1, isLayer.has(parameter.name) ? magnitude : undefined);
@@ -236,13 +256,14 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   for (const i of new Set([0, Math.min(1, sizes.length - 1), sizes.length - 1])) {
     const options = { blockBytes: blockBytesOf(q.blockBytes, q.mode), gradientCheckpointing, lossWeight: sizes[i] / batchSize };
     const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, options) : ForwardContext.deterministic(engine, scheme, options);
-    const out = model.forwardWithLoss(ctx, planned.batch(sizes[i]) as never);
+    const out = model.forwardWithLoss(ctx, batches[i]);
     engine.free(out.logits.tensor);
     activationBytes = Math.max(activationBytes, ctx.tape.ledger.totalBytes);
     engine.free(out.loss.tensor);
     ctx.tape.backward(out.loss, i === sizes.length - 1 ? sums.last(apply) : sums.add);
   }
-  const { peak, totalPeak } = engine.memory();
+  unmark();
+  const { live: { weights: weightBytes, optimizer: momentBytes }, peak, totalPeak } = engine.memory();
   const activations = planned.kept(sizes[0], { trains: (n) => !isLayer.has(n) || trained.has(n), frozenBiases, gradientCheckpointing });
   return {
     batchSize,
@@ -256,6 +277,22 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
     temporaryBytes: totalPeak - weightBytes - momentBytes - activationBytes,
     peakBytes: totalPeak,
   };
+}
+
+/**
+ * Makes the moments of a parameter, as they are before a step.
+ * @param lookedUp rows of a table that the step looks up: all others have moments, so that these come new, which needs most
+ */
+function makeMoments(optimizer: AdamW, parameter: Parameter, lookedUp: ReadonlySet<number> | undefined): void {
+  const { engine } = optimizer;
+  if (!lookedUp) return void optimizer.apply(parameter, engine.full(parameter.shape, 0), 1);
+  const [rows, width] = parameter.shape;
+  const others = Int32Array.from(Array.from({ length: rows }, (_, row) => row).filter((row) => !lookedUp.has(row)));
+  if (others.length === 0) return;
+  parameter.touched = new TouchedRows(engine, [others]);
+  optimizer.apply(parameter, engine.full([others.length, width], 0), 1);
+  parameter.touched.dispose();
+  parameter.touched = undefined;
 }
 
 /** Plans steps of one model for batches of any size. */

@@ -210,7 +210,7 @@ export function readTrainerState(folder: string): StoredState {
   check('slimfit.overruled', overruled, isPairs(overruled, (layer, frozen) => isCount(layer) && typeof frozen === 'boolean'));
   check('slimfit.rateFactor', rateFactor, rateFactor === undefined || (typeof rateFactor === 'number' && rateFactor > 0 && rateFactor <= 1));
   check('slimfit.policy', policy, isObject(policy));
-  check('slimfit.optimizer', optimizer, isPairs(optimizer, (name, s) => isText(name) && isObject(s) && isMoment(s.m) && isMoment(s.v) && isCount(s.step) && isCount(s.idle)));
+  check('slimfit.optimizer', optimizer, isPairs(optimizer, (name, s) => isText(name) && isObject(s) && isMoment(s.m) && isMoment(s.v) && isCount(s.step) && isCount(s.idle) && (s.rows === undefined || isTensor(s.rows))));
   check('slimfit.best', best, best === null || (isObject(best) && isText(best.metric) && isText(best.value) && isCount(best.step) && isText(best.folder)));
   return state as unknown as StoredState;
 }
