@@ -225,8 +225,11 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept, table }
   return (q.gradientAccumulationSteps ?? 1) > 1 || schemeOf(q.mode ?? 'paper').normalizedValues !== undefined ? [...sets, grown(bySize)] : sets;
 }
 
-/** One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak. */
-function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>): MemoryPlan {
+/**
+ * One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak.
+ * @param newRows whether the rows that the step looks up have no moments yet, where these are by rows
+ */
+function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>, newRows = false): MemoryPlan {
   const { batchSize, gradientAccumulationSteps = 1, gradientCheckpointing = false, dropout = true, magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
   const engine = new ShapeEngine(q.kernels);
   const none = new Float32Array(0);
@@ -242,7 +245,7 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
     const decides = frozenBiases ? weightOfBias(p.name) : p.name;
     p.trains = !isLayer.has(decides) || trained.has(decides);
     // An update of zero makes the moments.
-    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => makeMoments(optimizer, p, looksUp.get(p.name)));
+    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => makeMoments(optimizer, p, looksUp.get(p.name), newRows));
   }
   engine.resetPeak();
   const unmark = q.sparseEmbeddings ? markTouchedRows(model, batches) : () => {};
@@ -281,13 +284,14 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
 
 /**
  * Makes the moments of a parameter, as they are before a step.
- * @param lookedUp rows of a table that the step looks up: all others have moments, so that these come new, which needs most
+ * @param lookedUp rows of a table that the step looks up, if that is updated by rows
+ * @param newRows whether these have none yet
  */
-function makeMoments(optimizer: AdamW, parameter: Parameter, lookedUp: ReadonlySet<number> | undefined): void {
+function makeMoments(optimizer: AdamW, parameter: Parameter, lookedUp: ReadonlySet<number> | undefined, newRows: boolean): void {
   const { engine } = optimizer;
   if (!lookedUp) return void optimizer.apply(parameter, engine.full(parameter.shape, 0), 1);
   const [rows, width] = parameter.shape;
-  const others = Int32Array.from(Array.from({ length: rows }, (_, row) => row).filter((row) => !lookedUp.has(row)));
+  const others = Int32Array.from(Array.from({ length: rows }, (_, row) => row).filter((row) => !newRows || !lookedUp.has(row)));
   if (others.length === 0) return;
   parameter.touched = new TouchedRows(engine, [others]);
   optimizer.apply(parameter, engine.full([others.length, width], 0), 1);
@@ -299,6 +303,8 @@ function makeMoments(optimizer: AdamW, parameter: Parameter, lookedUp: ReadonlyS
 function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
   const planned = plannedOf(q);
   const sets = new Map<number, readonly ReadonlySet<string>[]>();
+  // Moments by rows: either every row has some, or the step brings the last ones, for which their tensors are made anew.
+  const rowsBefore = q.sparseEmbeddings ? [false, true] : [false];
   const setsFor = (batchSize: number) => {
     // The nearest power of two will do, and spares a search its time.
     const at = momentsOf(q) === 'what trains' ? 2 ** Math.round(Math.log2(batchSize)) : COMPARED_AT;
@@ -309,7 +315,7 @@ function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => Me
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
     const { gradientAccumulationSteps = 1 } = q;
     checkAccumulation(gradientAccumulationSteps, batchSize);
-    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).flatMap((set) => rowsBefore.map((newRows) => dryStep({ ...q, batchSize }, planned, set, newRows))).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
   };
 }
 

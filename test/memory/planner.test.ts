@@ -122,12 +122,12 @@ for (const [kernels, make, missing] of ENGINES)
     });
 
 for (const [kernels, make, missing] of ENGINES)
-  test(`word embeddings by touched rows, ${kernels} kernels: planned is the step that brings the last new rows, to the byte, and no other step is above it`, { skip: missing }, async () => {
+  test(`word embeddings by touched rows, ${kernels} kernels: planned is the larger of the step that brings the last new rows and the steps after it, to the byte, and no step is above`, { skip: missing }, async () => {
     const engine = await make();
     // Of 77 words, 21 tokens a step; the last step looks up those that were left.
     const config = wideBert;
     const wordsOf = [[...Array(21).keys()], [...Array(21).keys()].map((i) => 21 + i), [...Array(21).keys()].map((i) => 42 + i), [...Array(21).keys()].map((i) => (i < 14 ? 63 + i : 76))];
-    const tokens = { tokenTypeIds: new Int32Array(B * T), attentionMask: new Int32Array(B * T).fill(1, 1), labels: new Int32Array(B), batchSize: B, length: T };
+    const tokens = { tokenTypeIds: new Int32Array(B * T), attentionMask: Int32Array.from({ length: B * T }, (_, i) => (i % T === T - 1 ? 0 : 1)), labels: new Int32Array(B), batchSize: B, length: T };
     for (const optimizer of [{}, { moments: '8-bit' }] as const)
       for (const options of [{ mode: 'paper' }, { mode: 'tuned' }, { mode: 'exact', gradientAccumulationSteps: 3 }] as const) {
         const model = tinyModel(engine, config);
@@ -144,11 +144,15 @@ for (const [kernels, make, missing] of ENGINES)
         const bound = planMemory(query);
         const dense = planMemory({ ...query, sparseEmbeddings: false });
         const what = `${JSON.stringify({ optimizer, ...options })}`;
+        const peaks: number[] = [];
         for (let step = 0; step < 6; step++) {
           const { memory, activationBytes } = await trainer.step();
-          if (step !== 3) assert.ok(step === 0 || memory.totalPeak <= bound.peakBytes, `${what}, step ${step}: ${memory.totalPeak} above ${bound.peakBytes}`);
-          else assert.deepEqual([memory.totalPeak, activationBytes, memory.live.optimizer, memory.peak.gradients], [plan.peakBytes, plan.activationBytes, plan.momentBytes, plan.gradientBytes], what);
+          peaks.push(memory.totalPeak);
+          if (step > 0) assert.ok(memory.totalPeak <= bound.peakBytes, `${what}, step ${step}: ${memory.totalPeak} above ${bound.peakBytes}`);
+          if (step >= 3) assert.deepEqual([activationBytes, memory.live.optimizer, memory.peak.gradients], [plan.activationBytes, plan.momentBytes, plan.gradientBytes], what);
         }
+        assert.equal(Math.max(peaks[3], peaks[4]), plan.peakBytes, what);
+        assert.equal(peaks[5], peaks[4]);
         assert.ok(plan.peakBytes <= bound.peakBytes && bound.gradientBytes <= dense.gradientBytes);
         trainer.dispose();
         model.dispose();
