@@ -341,7 +341,7 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'sparseEmbeddings' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
 }
 
 /** Changes that may make a step smaller, given those made before, least harm first: the first ones cost time and change no result. */
@@ -358,6 +358,7 @@ function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['c
   // On a CPU the host's memory is the device's.
   if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
   if (q.optimizer?.moments !== '8-bit') nextMoments({ moments: '8-bit' });
+  if (!q.sparseEmbeddings && q.kind !== 'image-classification') next({ sparseEmbeddings: true });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
   if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
@@ -366,7 +367,7 @@ function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['c
 
 /**
  * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks, then gradient accumulation in 2, 4, … micro-batches, then gradient
- * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates;
+ * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then word embeddings by the rows of a step, then mode `tuned`, then frozen biases, then higher freeze rates;
  * each on top of those before it that made the step smaller.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
@@ -396,6 +397,7 @@ export function fitMemory(query: FitQuery): MemoryFit {
     changes.gradientCheckpointing && 'gradient checkpointing',
     mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`,
     optimizer && momentsInWords(optimizer),
+    changes.sparseEmbeddings && 'word embeddings by the rows of a step',
     changes.frozenBiases && 'frozen biases',
     changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`,
   ].filter(Boolean);
