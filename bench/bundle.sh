@@ -38,8 +38,9 @@ if ! loader=$(library libvulkan.so.1); then
 fi
 say "Vulkan loader: $loader"
 
-# Whether WebGPU sees a GPU, with a driver file if one is given.
-sees_gpu() { VK_DRIVER_FILES=${1:-} VK_ICD_FILENAMES=${1:-} "$home/node" "$home/run.mjs" adapters 2> "$home/adapters.err" | { while read -r line; do case $line in *'"kind":"hardware"'*) exit 0 ;; esac; done; exit 1; }; }
+# Whether WebGPU sees a device of the kind that is wanted.
+kind=${SLIMFIT_WEBGPU_ADAPTER:-hardware}
+sees_gpu() { "$home/node" "$home/run.mjs" adapters 2> "$home/adapters.err" | { while read -r line; do case $line in *"\"kind\":\"$kind\""*) exit 0 ;; esac; done; exit 1; }; }
 
 if [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]; then
   say "Vulkan driver, as the environment says: ${VK_DRIVER_FILES:-$VK_ICD_FILENAMES}"
@@ -52,13 +53,13 @@ else
     lib=$(library $name) || continue
     icd="$home/$name.json"
     echo "{ \"file_format_version\": \"1.0.1\", \"ICD\": { \"library_path\": \"$lib\", \"api_version\": \"1.3.0\" } }" > "$icd"
-    if sees_gpu "$icd"; then
+    export VK_DRIVER_FILES="$icd" VK_ICD_FILENAMES="$icd"
+    if sees_gpu; then
       found=$icd
-      VK_DRIVER_FILES=$icd VK_ICD_FILENAMES=$icd
-      export VK_DRIVER_FILES VK_ICD_FILENAMES
       say "Vulkan driver: $lib, by a driver file of our own"
       break
     fi
+    unset VK_DRIVER_FILES VK_ICD_FILENAMES
     say "$lib gives no GPU$(ldd "$lib" 2> /dev/null | while read -r l; do case $l in *'not found'*) echo "; missing: ${l%% *}" ;; esac; done)"
   done
   if [ -z "$found" ]; then

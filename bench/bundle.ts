@@ -87,10 +87,10 @@ async function main(): Promise<void> {
   rmSync(folder, { recursive: true, force: true });
   const [app, peers, licences] = ['app', 'peers', 'licences'].map((f) => path.join(folder, f));
   for (const f of [app, peers, licences]) mkdirSync(f, { recursive: true });
-  const suites = SUITES.filter((s) => existsSync(path.join(ROOT, `test/engine/webgpu/${s}.ts`)));
+  const suites = Object.entries(SUITES).filter(([, file]) => existsSync(path.join(ROOT, file)));
   await build({
     absWorkingDir: ROOT,
-    entryPoints: { run: 'bench/gpu.ts', ...Object.fromEntries(suites.map((s) => [`suite-${s}`, `test/engine/webgpu/${s}.ts`])) },
+    entryPoints: { run: 'bench/gpu.ts', ...Object.fromEntries(suites.map(([name, file]) => [`suite-${name}`, file])) },
     outdir: app,
     outExtension: { '.js': '.mjs' },
     bundle: true,

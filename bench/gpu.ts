@@ -16,6 +16,7 @@ import { listAdapters } from '../src/engine/webgpu/dawn';
 import { SlimFitError } from '../src/errors';
 import { conformance, parity, SUITES } from './gpu/checks';
 import { copyBandwidth, type KernelFigures, matmulPeak, measureKernels, type Peak } from './gpu/kernels';
+import { openEngine } from './gpu/openEngine';
 import { findPeers, measurePeer, measurePeerPeaks, type PeerHost, type PeerPeaks, reasonOf, runFor } from './gpu/peers';
 import { markdown, type Row } from './gpu/report';
 import { compiledRowsOf, type Mode, type Precision, type RowPlan, rowName, rowsOf, type Setting, SETTINGS, TINY_SETTINGS } from './gpu/settings';
@@ -171,11 +172,11 @@ async function bench(): Promise<void> {
 async function checkConformance(): Promise<void> {
   mkdirSync(values.out, { recursive: true });
   let [tests, failed] = [0, 0];
-  for (const r of conformance(HOME, positionals.length > 1 ? positionals.slice(1) : SUITES)) {
+  for (const r of conformance(HOME, positionals.length > 1 ? positionals.slice(1) : Object.keys(SUITES))) {
     writeFileSync(path.join(values.out, `conformance-${r.suite}.tap`), r.tap);
     tests += r.tests;
     failed += r.failed.length;
-    process.stdout.write(`${r.suite}: ${r.tests - r.failed.length} of ${r.tests} tests pass\n${r.failed.map((f) => `FAILED ${f}\n`).join('')}`);
+    process.stdout.write(`${r.suite}: ${r.tests - r.failed.length} of ${r.tests} tests pass${r.skipped.length > 0 ? `, ${r.skipped.length} of them skipped` : ''}\n${r.skipped.map((s) => `  skipped: ${s}\n`).join('')}${r.failed.map((f) => `FAILED ${f}\n`).join('')}`);
   }
   if (tests === 0 || failed > 0) process.exitCode = 1;
 }
@@ -186,10 +187,12 @@ async function checkParity(): Promise<void> {
   if (!PRECISIONS.some((p) => p === values.precision)) throw new Error(`--precision is ${values.precision}: it must be ${PRECISIONS.join(' or ')}`);
   mkdirSync(values.out, { recursive: true });
   const lines = [];
-  for await (const line of parity(folder, values.precision as Precision)) {
+  const engine = await openEngine(values.precision as Precision);
+  for await (const line of parity(folder, engine, values.precision as Precision)) {
     lines.push(line);
     process.stdout.write(`${line.ok ? 'ok' : 'NOT OK'} ${line.file} ${line.case}${line.ok ? '' : ` ${JSON.stringify(line)}`}\n`);
   }
+  engine.dispose();
   writeFileSync(path.join(values.out, `parity-${values.precision}.jsonl`), lines.map((l) => `${JSON.stringify(l)}\n`).join(''));
   process.stdout.write(`${lines.filter((l) => l.ok).length} of ${lines.length} cases are within their tolerance in ${values.precision}\n`);
   if (lines.length === 0 || lines.some((l) => !l.ok)) process.exitCode = 1;
