@@ -7,6 +7,9 @@ import { BaseEngine, sizeOf } from './baseEngine';
 import {
   type AdamWOptions,
   type AdamWState,
+  type AttentionGradients,
+  type AttentionOperand,
+  type AttentionSettings,
   type Category,
   type CodeEncoding,
   type DeviceTensor,
@@ -191,6 +194,39 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
       const t = this.mul(grad, probs);
       return this.sub(t, this.mul(probs, this.sum(t, -1, true)));
     });
+  }
+
+  streamsAttention(_headWidth: number): boolean {
+    return false;
+  }
+
+  attention(q: DeviceTensor, k: DeviceTensor, v: DeviceTensor, { heads, scale, mask, dropout }: AttentionSettings): DeviceTensor {
+    return this.scope(() => {
+      const [qh, kh, vh] = [q, k, v].map((x) => this.splitHeads(x, heads));
+      const probs = this.attentionProbs(qh, kh, scale, mask);
+      return this.mergeHeads(this.matmul(dropout ? this.dropout(probs, dropout.p, dropout.key) : probs, vh));
+    });
+  }
+
+  attentionGrad(grad: DeviceTensor, q: AttentionOperand, k: AttentionOperand, v: AttentionOperand | undefined, settings: AttentionSettings, wanted: Readonly<Record<'dq' | 'dk' | 'dv', boolean>>): AttentionGradients {
+    const { heads, scale, mask, dropout } = settings;
+    const drop = (x: DeviceTensor) => (dropout ? this.dropout(x, dropout.p, dropout.key) : x);
+    return this.scope(() => {
+      const split = (x: AttentionOperand) => this.splitHeads(this.reshape(this.valuesOf(x), grad.shape), heads);
+      const [g, qh, kh] = [grad, q, k].map(split);
+      const probs = this.attentionProbs(qh, kh, scale, mask);
+      const merged = (x: DeviceTensor) => this.mergeHeads(x);
+      const dv = wanted.dv ? merged(this.matmul(drop(probs), g, { transposeA: true })) : undefined;
+      if (!(wanted.dq || wanted.dk)) return { dv };
+      if (!v) throw new ShapeError('attentionGrad: gradients of queries and keys need the values');
+      const ds = this.affine(this.softmaxGrad(drop(this.matmul(g, split(v), { transposeB: true })), probs), scale);
+      return { dq: wanted.dq ? merged(this.matmul(ds, kh)) : undefined, dk: wanted.dk ? merged(this.matmul(ds, qh, { transposeA: true })) : undefined, dv };
+    });
+  }
+
+  /** The values of an operand that may be in codes. */
+  protected valuesOf(x: AttentionOperand): DeviceTensor {
+    return 'encoding' in x ? this.decode(x) : x;
   }
 
   // ---- embeddings, dropout ----------------------------------------------------------------------------------------------------

@@ -167,6 +167,28 @@ export interface LossResult {
   readonly grad: DeviceTensor;
 }
 
+/** What attention is computed with, beside its operands. */
+export interface AttentionSettings {
+  /** A. */
+  readonly heads: number;
+  /** What scores are multiplied by. */
+  readonly scale: number;
+  /** Added to the scores: [B, 1, 1, T]. */
+  readonly mask?: DeviceTensor;
+  /** Drops probabilities, as `dropout` would those of [B, A, T, T]. */
+  readonly dropout?: { readonly p: number; readonly key: RandomKey };
+}
+
+/** An operand of attention as backward has it: [B, T, H], or codes of as many values in rows of d. */
+export type AttentionOperand = DeviceTensor | EncodedTensor;
+
+/** Gradients of attention's operands, those that were asked for: [B, T, H]. */
+export interface AttentionGradients {
+  readonly dq?: DeviceTensor;
+  readonly dk?: DeviceTensor;
+  readonly dv?: DeviceTensor;
+}
+
 /** Options of `matmul`. */
 export interface MatmulOptions {
   readonly transposeA?: boolean;
@@ -286,6 +308,17 @@ export interface Engine {
   softmax(x: DeviceTensor): DeviceTensor;
   /** p∘(g − rowsum(g∘p)). */
   softmaxGrad(grad: DeviceTensor, probs: DeviceTensor): DeviceTensor;
+  /**
+   * Whether `attention` and `attentionGrad` of heads of that width, of a mask [B, 1, 1, T] or none, make no tensor of B·A·T² elements. Where they do, attention is better composed in blocks.
+   */
+  streamsAttention(headWidth: number): boolean;
+  /** drop(softmax(q·kᵀ·scale + mask))·v in every head: q, k, v [B, T, H] → [B, T, H]. */
+  attention(q: DeviceTensor, k: DeviceTensor, v: DeviceTensor, settings: AttentionSettings): DeviceTensor;
+  /**
+   * Gradients of `attention` from that of its result and its operands, from which the probabilities are computed again.
+   * @param v may be left out where dv alone is wanted
+   */
+  attentionGrad(grad: DeviceTensor, q: AttentionOperand, k: AttentionOperand, v: AttentionOperand | undefined, settings: AttentionSettings, wanted: Readonly<Record<'dq' | 'dk' | 'dv', boolean>>): AttentionGradients;
 
   // ---- embeddings ----------------------------------------------------------------------------------------------------------
   /**

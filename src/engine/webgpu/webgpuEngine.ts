@@ -9,6 +9,9 @@ import { ComposedEngine, type FixedPointTensor } from '../composedEngine';
 import {
   type AdamWOptions,
   type AdamWState,
+  type AttentionGradients,
+  type AttentionOperand,
+  type AttentionSettings,
   type Category,
   type CodeEncoding,
   type DeviceTensor,
@@ -28,6 +31,7 @@ import type { OpenedDevice } from './dawn';
 import { Gpu, type GpuCounts } from './gpu';
 import type { Kernel } from './kernel';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
+import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
 import { decodeFunction, encodeKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
@@ -46,6 +50,9 @@ const MOST_GROUPS = 65_535;
 
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
+
+/** Random bits below it drop an element. */
+const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
 
 /** An engine on a WebGPU device. */
 export class WebgpuEngine extends ComposedEngine<Slot> {
@@ -446,13 +453,71 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     return this.make(probs.shape, (out) => this.rowwise('softmaxGrad', softmaxGradKernel, [grad, probs], [out], probs));
   }
 
+  override streamsAttention(headWidth: number): boolean {
+    return headWidth % 4 === 0 && headWidth <= WIDEST_HEAD;
+  }
+
+  /** Whether the kernels of attention take these; what else they need of them. */
+  private attentionCall([B, T, H]: readonly number[], { heads, scale, mask, dropout }: AttentionSettings) {
+    if (H % heads !== 0) throw new ShapeError(`attention: ${heads} heads of ${H} values`);
+    const d = H / heads;
+    if (!this.streamsAttention(d) || (mask && mask.size !== B * T)) return undefined;
+    const { seed, counter, offset = 0 } = dropout?.key ?? { seed: 0, counter: 0 };
+    const drops = dropout ? [seed, counter, offset, dropThreshold(dropout.p), 1 / (1 - dropout.p)] : [];
+    const groups = [Math.ceil(T / ATTENTION_BLOCK), Math.min(B * heads, MOST_GROUPS)] as const;
+    return { kind: { d, mask: mask !== undefined, dropout: dropout !== undefined }, masks: mask ? [this.raw(mask)] : [], params: [T, heads, B * heads, scale, ...drops], groups };
+  }
+
+  override attention(q: DeviceTensor, k: DeviceTensor, v: DeviceTensor, settings: AttentionSettings): DeviceTensor {
+    this.checkSizes('attention', q.size, k, v);
+    const call = this.attentionCall(q.shape, settings);
+    if (!call) return super.attention(q, k, v, settings);
+    const { kind, masks, params, groups } = call;
+    const reads = [q, k, v].map((t) => this.raw(t));
+    return this.make(q.shape, (out) => this.gpu.run(`attention ${attentionKey(kind)}`, () => attentionKernel(kind), [...reads, ...masks], [out], params, ...groups));
+  }
+
+  override attentionGrad(...args: Parameters<ComposedEngine<Slot>['attentionGrad']>): AttentionGradients {
+    const [grad, q, k, v, settings, wanted] = args;
+    const call = this.attentionCall(grad.shape, settings);
+    if (!call || ((wanted.dq || wanted.dk) && !v)) return super.attentionGrad(...args);
+    const { kind, masks, params, groups } = call;
+    const { dq: wantsQ, dk, dv } = wanted;
+    if (!(wantsQ || dk || dv)) return {};
+    return this.scope(() => {
+      const [ofQ, ofK, ofV] = [q, k, wantsQ || dk ? v : undefined].map((x) => (x ? this.attentionOperand(x, grad) : undefined));
+      const gradKind: AttentionGradKind = { ...kind, q: ofQ!.form, k: ofK!.form, v: ofV?.form };
+      const key = attentionGradKey(gradKind);
+      const g = this.raw(grad);
+      const like = () => this.make(grad.shape, () => {});
+      const rows = dk || dv ? this.make([params[2], params[0], 4], () => {}) : undefined;
+      const dq = wantsQ ? like() : undefined;
+      const made = (...tensors: readonly (DeviceTensor | undefined)[]) => tensors.flatMap((t) => (t ? [this.raw(t)] : []));
+      const walk = { gradient: wantsQ, statistics: rows !== undefined };
+      const fixed = [...ofQ!.slots, ...ofK!.slots];
+      this.gpu.run(`attention rows ${wantsQ} ${walk.statistics} ${key}`, () => attentionRowsKernel(gradKind, walk), [...fixed, ...(ofV ? [...ofV.slots, g] : []), ...masks], made(dq, rows), params, ...groups);
+      if (!rows) return { dq };
+      const of = { dk: dk ? like() : undefined, dv: dv ? like() : undefined };
+      this.gpu.run(`attention columns ${dk} ${dv} ${key}`, () => attentionColumnsKernel(gradKind, { dk, dv }), [...fixed, ...(dk ? ofV!.slots : []), g, ...made(rows), ...masks], made(of.dk, of.dv), params, ...groups);
+      return { dq, ...of };
+    });
+  }
+
+  /** An operand of attention's backward as its kernels read it. */
+  private attentionOperand(x: AttentionOperand, like: DeviceTensor): { readonly form: OperandForm; readonly slots: readonly Slot[] } {
+    if (!('encoding' in x)) {
+      this.checkSizes('gradient of attention', like.size, x);
+      return { form: 'f32', slots: [this.raw(x)] };
+    }
+    return { form: 'f32', slots: [this.raw(this.decode(x))] };
+  }
+
   // ---- dropout ----------------------------------------------------------------------------------------------------------------
   private masked(x: Slot | undefined, shape: readonly number[], p: number, { seed, counter, offset = 0 }: RandomKey): DeviceTensor {
     const n = sizeOf(shape);
     const kept = x ? 'x[i] * p.keep' : 'p.keep';
     const make = (): Kernel => elementwise(`select(0.0, ${kept}, randomBits(p.seed, p.counter, p.offset + i) >= p.threshold)`, x ? ['x: f32'] : [], ['seed: u32', 'counter: u32', 'offset: u32', 'threshold: u32', 'keep: f32'], RANDOM_BITS);
-    const threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
-    return this.make(shape, (out) => this.gpu.each(x ? 'dropout' : 'dropoutMask', make, x ? [x] : [], [out], [n, seed, counter, offset, threshold, 1 / (1 - p)], n));
+    return this.make(shape, (out) => this.gpu.each(x ? 'dropout' : 'dropoutMask', make, x ? [x] : [], [out], [n, seed, counter, offset, dropThreshold(p), 1 / (1 - p)], n));
   }
   override dropout(x: DeviceTensor, p: number, key: RandomKey): DeviceTensor {
     return this.masked(this.raw(x), x.shape, p, key);
