@@ -21,6 +21,7 @@ const STEP_FIELDS = [
   'activationBytes',
   'fullActivationBytes',
   'totalPeakBytes',
+  'heldBytes',
   'milliseconds',
   'dataMilliseconds',
   'examples',
@@ -108,6 +109,7 @@ export class History {
       activationBytes: record.activationBytes,
       fullActivationBytes: record.fullActivations?.total ?? NaN,
       totalPeakBytes: record.memory.totalPeak,
+      heldBytes: record.memory.held?.bytes ?? NaN,
       milliseconds: record.milliseconds,
       dataMilliseconds: record.dataMilliseconds,
       examples: record.examples,
@@ -374,7 +376,7 @@ export class History {
   private take({ head, columns }: HistoryParts): void {
     for (const [kind, dictionary] of Object.entries(this.words)) for (const word of head.words[kind] ?? []) dictionary.code(word);
     for (const [name, column] of this.columns()) {
-      const values = columns.get(name);
+      const values = columns.get(name) ?? (name === 'step.heldBytes' ? columns.get('step.step')?.map(() => NaN) : undefined);
       if (!values) throw new InvalidArgumentError(`this history lacks the column ${name}`);
       column.fill(values);
     }
