@@ -15,7 +15,6 @@ import {
   type DeviceTensor,
   type EncodedTensor,
   type Engine,
-  type EngineName,
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
@@ -36,9 +35,6 @@ function isRowScaled(encoding: CodeEncoding): encoding is RowScaled {
 
 /** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
 export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Engine {
-  abstract readonly name: EngineName;
-  abstract readonly device: string;
-
   abstract upload(data: Float32Array | Int32Array, shape: readonly number[], category?: Category): DeviceTensor;
   abstract full(shape: readonly number[], value: number, category?: Category): DeviceTensor;
   abstract read(tensor: DeviceTensor): Promise<Float32Array | Int32Array>;

@@ -50,6 +50,17 @@ export interface MemoryReport {
   readonly totalPeak: number;
   /** Tensors alive now. */
   readonly tensors: number;
+  /** Of an engine that keeps buffers for the tensors to come: what it has taken from the device. */
+  readonly held?: HeldMemory;
+}
+
+/** What an engine has taken from its device: the buffers of live tensors, which are somewhat larger than these, and buffers that wait. */
+export interface HeldMemory {
+  readonly buffers: number;
+  /** Bytes of all of them. */
+  readonly bytes: number;
+  /** Of these, bytes of buffers that wait for their next tensor. */
+  readonly idleBytes: number;
 }
 
 /**

@@ -457,9 +457,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /**
    * Shows the loop over `steps()` that is running, or else the next one, below the cell that calls it or runs that loop: progress, rate, time left, loss, freeze map, memory; it ends as
    * interactive figures. After a page reload, call it again. Without a notebook, a text bar.
+   * @param options `memory`: the device's bytes by category too, in the last step and over the steps (default false)
    */
-  live(): void {
-    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
+  live({ memory = false }: { readonly memory?: boolean } = {}): void {
+    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes, memory });
     const { run } = this;
     if (run?.state === 'running') {
       this.views.push(view);

@@ -22,8 +22,12 @@ export interface AdapterSummary {
   /** Threads of a workgroup at most, and the memory that they share, bytes. */
   readonly workgroupThreads: number;
   readonly workgroupBytes: number;
+  /** WebGPU's names of all that it can. */
   readonly features: readonly string[];
 }
+
+/** The features that matter here: products in 16 bits, subgroups, tensor cores, the device's own clock. */
+export const ADAPTER_FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query'] as const;
 
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|microsoft basic render/i;
 
@@ -58,6 +62,9 @@ function missingVulkan(): string | undefined {
   return "no Vulkan driver is installed: install the GPU's driver, which brings its own (NVIDIA), or mesa-vulkan-drivers (Intel, AMD)";
 }
 
+/** Shows the features that Dawn still calls experimental, the matrices of a subgroup (tensor cores) among them. */
+const EXPERIMENTAL = ['enable-dawn-features=allow_unsafe_apis'];
+
 const instances = new Map<string, Promise<GPU>>();
 
 /** Dawn itself. @throws EngineUnavailableError when the package or its native part does not load */
@@ -69,7 +76,7 @@ export function loadDawn(flags: readonly string[] = []): Promise<GPU> {
 }
 
 async function load(flags: readonly string[]): Promise<GPU> {
-  const missing = flags.length === 0 ? missingVulkan() : undefined;
+  const missing = flags.some((f) => f.startsWith('backend=')) ? undefined : missingVulkan();
   if (missing) throw new EngineUnavailableError(missing);
   try {
     const { create } = await import('webgpu');
@@ -98,9 +105,12 @@ async function adapters(gpu: GPU): Promise<GPUAdapter[]> {
   return found;
 }
 
-/** What `doctor` tells of the machine's adapters. @throws EngineUnavailableError when WebGPU does not load */
+/**
+ * What WebGPU could compute on, GPUs first: the fastest adapter, the most frugal one and a software driver, as far as they are there (WebGPU names no more).
+ * @throws EngineUnavailableError when WebGPU does not load
+ */
 export async function listAdapters(): Promise<AdapterSummary[]> {
-  return (await adapters(await loadDawn())).map((a) => ({
+  return (await adapters(await loadDawn(EXPERIMENTAL))).map((a) => ({
     kind: kindOf(a),
     name: nameOf(a),
     maxBuffer: a.limits.maxBufferSize,

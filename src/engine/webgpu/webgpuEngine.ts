@@ -20,6 +20,7 @@ import {
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
+  type MemoryReport,
   type RandomKey,
   ROW_SCALED,
   type RowScaled,
@@ -59,6 +60,7 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   readonly name = 'webgpu';
   readonly device: string;
   private readonly gpu: Gpu;
+  private disposed = false;
 
   constructor(opened: OpenedDevice) {
     super();
@@ -74,6 +76,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   override dispose(): void {
     super.dispose();
     this.gpu.close();
+    this.disposed = true;
+  }
+
+  override memory(): MemoryReport {
+    const { buffers, bytes, idleBytes } = this.disposed ? { buffers: 0, bytes: 0, idleBytes: 0 } : this.gpu.pool.counts();
+    return { ...super.memory(), held: { buffers, bytes, idleBytes } };
   }
 
   // ---- memory -----------------------------------------------------------------------------------------------------------
