@@ -110,6 +110,8 @@ export function weightOfBias(name: string): string {
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
 export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   readonly parameters: ReadonlyMap<string, Parameter>;
+  /** Parameters of the modules that were asked for: every forward pass asks. */
+  private readonly byModule = new Map<string, readonly Parameter[]>();
   /** All freezable layers in model order. */
   readonly layers: readonly FreezableLayer[];
 
@@ -163,6 +165,16 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
     return undefined;
   }
 
+  /**
+   * Bytes that freezing each of these weights saves in such a step, the others being as `plan` says: what is saved if it is frozen, what its training costs if not; undefined where `predictActivations` is.
+   * @param weights Hugging Face names
+   */
+  freezingSaves(shape: BatchShape<Batch>, plan: ActivationPlan, weights: readonly string[]): Float64Array | undefined {
+    const now = this.predictActivations(shape, plan)?.total;
+    if (now === undefined) return undefined;
+    return Float64Array.from(weights, (weight) => Math.abs(this.predictActivations(shape, { ...plan, trains: (name) => plan.trains(name) !== (name === weight) })!.total - now));
+  }
+
   /** Copies one parameter's values to the host. @throws InvalidArgumentError for a name that is none's */
   async readWeight(name: string): Promise<Float32Array> {
     return (await this.engine.read(this.parameter(name).data)) as Float32Array;
@@ -181,8 +193,10 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** All parameters of a module. */
-  protected parametersOf(module: string): Parameter[] {
-    return [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`));
+  protected parametersOf(module: string): readonly Parameter[] {
+    let own = this.byModule.get(module);
+    if (!own) this.byModule.set(module, (own = [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`))));
+    return own;
   }
 
   protected parameter(name: string): Parameter {

@@ -17,7 +17,7 @@ import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '..
 import { checkAccumulation, microBatches, microBatchSizes } from '../models/microBatches';
 import type { SavesItself } from '../models/pretrained';
 import { markTouchedRows } from '../models/sparseEmbeddings';
-import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
+import { type ActivationPlan, type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { blockBytesOf, checkBlockBytes } from '../nn/blocks';
 import { ForwardContext, type ForwardOptions } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
@@ -659,6 +659,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       let loss = 0;
       let activationBytes = -1;
       let activations: readonly LedgerEntry[] = [];
+      let fullActivations: ActivationPrediction | undefined;
+      let freezingSaves: Float64Array | undefined;
       const course: CoursePoint[] = [];
       const nonFinite: string[] = [];
       // The last part applies, when the losses of all are known to be finite.
@@ -671,7 +673,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
           const { totalBytes, entries } = ctx.tape.ledger;
           if (totalBytes > activationBytes) [activationBytes, activations] = [totalBytes, entries];
           try {
-            loss += lossWeight * (await engine.read(out.loss.tensor))[0];
+            const reading = engine.read(out.loss.tensor);
+            // Worked out while the device is at forward.
+            fullActivations ??= this.predictFull(shape);
+            freezingSaves ??= this.freezingSaves(shape, frozen);
+            loss += lossWeight * (await reading)[0];
           } finally {
             engine.free(out.loss.tensor);
           }
@@ -720,8 +726,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         updateMagnitudes: policy.magnitudes,
         activations,
         activationBytes,
-        fullActivations: this.predictFull(shape),
-        freezingSaves: this.freezingSaves(shape, frozen),
+        fullActivations,
+        freezingSaves: freezingSaves!,
         course,
         encodingErrors,
         memory: engine.memory(),
@@ -754,16 +760,16 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. @param changes settings other than this run's */
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>, changes: MemoryChanges = {}): ActivationPrediction | undefined {
+    return this.model.predictActivations(...this.planned(shape, frozen, changes));
+  }
+
+  private planned(shape: BatchShape<Batch>, frozen: ReadonlySet<number>, changes: MemoryChanges = {}): [BatchShape<Batch>, ActivationPlan] {
     const { mode = this.scheme, gradientCheckpointing = this.options.gradientCheckpointing === true, gradientAccumulationSteps = this.accumulationSteps } = changes;
     const { batchSize: examples } = shape as unknown as { readonly batchSize: number };
     const [batchSize] = microBatchSizes(changes.batchSize ?? examples, gradientAccumulationSteps);
-    return this.model.predictActivations({ ...shape, batchSize }, {
-      mode,
-      frozenBiases: this.frozenBiases,
-      gradientCheckpointing,
-      dropout: this.options.dropout !== false,
-      trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
-    });
+    const names = new Set([...frozen].map((i) => this.freezableLayers[i].name));
+    const plan = { mode, frozenBiases: this.frozenBiases, gradientCheckpointing, dropout: this.options.dropout !== false, trains: (name: string) => !names.has(name) };
+    return [{ ...shape, batchSize }, plan];
   }
 
   /** The same for plain fine-tuning. */
@@ -773,18 +779,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What freezing each layer saves, the others being as they are. */
   private freezingSaves(shape: BatchShape<Batch>, frozen: readonly number[]): Float64Array {
-    const set = new Set(frozen);
-    const saves = new Float64Array(this.freezableLayers.length).fill(NaN);
-    const now = this.predict(shape, set)?.total;
-    if (now === undefined) return saves;
-    for (const { index } of this.freezableLayers) {
-      const wasFrozen = set.delete(index);
-      if (!wasFrozen) set.add(index);
-      saves[index] = Math.abs(this.predict(shape, set)!.total - now);
-      if (wasFrozen) set.add(index);
-      else set.delete(index);
-    }
-    return saves;
+    const names = this.freezableLayers.map((l) => l.name);
+    return this.model.freezingSaves(...this.planned(shape, new Set(frozen)), names) ?? new Float64Array(names.length).fill(NaN);
   }
 
   private measuresEncodings(step: number): boolean {

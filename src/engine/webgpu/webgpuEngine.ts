@@ -29,7 +29,7 @@ import {
 } from '../engine';
 import type { Slot } from './bufferPool';
 import type { OpenedDevice } from './dawn';
-import { Gpu, type GpuCounts } from './gpu';
+import { Gpu, type GpuCounts, type GpuOptions } from './gpu';
 import type { Kernel } from './kernel';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
@@ -49,6 +49,9 @@ const SHORT_AXIS = 64;
 /** The most workgroups along y and z. */
 const MOST_GROUPS = 65_535;
 
+/** Scalars that one dispatch puts in a row: WebGPU promises 8 buffers for each kernel, and one is the row. */
+const SCALARS = 7;
+
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
 
@@ -62,9 +65,9 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   private readonly gpu: Gpu;
   private disposed = false;
 
-  constructor(opened: OpenedDevice) {
+  constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
-    this.gpu = new Gpu(opened);
+    this.gpu = new Gpu(opened, options);
     this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name})`;
   }
 
@@ -324,6 +327,7 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     for (const p of parts)
       if (p.dtype !== first.dtype || p.shape.length !== first.shape.length || p.shape.some((n, i) => i !== at && n !== first.shape[i])) throw new ShapeError(`[${p.shape}] cannot follow [${first.shape}] along axis ${axis}`);
     const shape = first.shape.map((n, i) => (i === at ? parts.reduce((s, p) => s + p.shape[i], 0) : n));
+    if (parts.every((p) => p.size === 1)) return this.make(shape, (out) => this.placeScalars(parts.map((p) => this.raw(p)), out), first.dtype);
     const steps = rowMajor(shape);
     return this.make(
       shape,
@@ -336,6 +340,15 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
       },
       first.dtype,
     );
+  }
+
+  /** Puts scalars in a row, as many in one dispatch as every device can read: a step's magnitudes come that way. */
+  private placeScalars(parts: readonly Slot[], out: Slot): void {
+    for (let at = 0; at < parts.length; at += SCALARS) {
+      const some = parts.slice(at, at + SCALARS);
+      const make = (): Kernel => ({ params: ['at: u32'], reads: some.map((_, k) => `x${k}: u32`), writes: ['y: u32'], workgroup: 1, body: `  ${some.map((_, k) => `y[p.at + ${k}u] = x${k}[0];`).join(' ')}` });
+      this.gpu.run(`scalars ${some.length}`, make, some, [out], [at], 1);
+    }
   }
 
   // ---- rows by id -----------------------------------------------------------------------------------------------------------
@@ -636,16 +649,18 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
     const [g, w, m1, v1] = [grad, weight, m, v].map((t) => this.raw(t));
     const { magnitude } = o;
+    const whole = weight.size <= ADAMW_CHUNK;
     const step = (out: readonly Slot[]): void => {
       const { done, begun } = this.gpu.nothingLost();
-      const params = [weight.size, rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, begun];
-      this.gpu.each(`adamw ${magnitude}`, () => adamwKernel(magnitude), [g, done], [w, m1, v1, ...out], params, weight.size, ADAMW_CHUNK);
+      const params = [weight.size, rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, begun, ...(magnitude && whole ? [INFINITE, NAN] : [])];
+      this.gpu.each(`adamw ${magnitude}${magnitude && whole ? ' whole' : ''}`, () => adamwKernel(magnitude, whole), [g, done], [w, m1, v1, ...out], params, weight.size, ADAMW_CHUNK);
     };
     if (!magnitude) {
       this.gpu.check();
       step([]);
       return undefined;
     }
+    if (whole) return this.make([], (out) => step([out]));
     const count = Math.ceil(weight.size / ADAMW_CHUNK);
     return this.make([], (out) =>
       this.withScratch(2 * count, (parts) => {
