@@ -42,9 +42,9 @@ function libraryFolders(): string[] {
 }
 
 /** What WebGPU could compute on. */
-function describe({ kind, name, maxBuffer, maxBinding, workgroupThreads, workgroupBytes, features }: AdapterSummary): string {
+function describe({ kind, name, maxBuffer, maxBinding, workgroupThreads, workgroupBytes, features, mixed }: AdapterSummary): string {
   const gib = Math.round((10 * Math.min(maxBuffer, maxBinding)) / 2 ** 30) / 10;
-  return `${kind} ${name}: tensors up to ${gib} GiB, workgroups of ${workgroupThreads} threads and ${workgroupBytes / 1024} KiB; ${features.join(', ')}`;
+  return `${kind} ${name}: tensors up to ${gib} GiB, workgroups of ${workgroupThreads} threads and ${workgroupBytes / 1024} KiB; mixed precision: ${mixed}; ${features.join(', ')}`;
 }
 
 /** Prints the report. @returns 0, or 1 when no engine can train */

@@ -3,7 +3,7 @@
  * (a tf.Tensor, an id of TensorFlow, a GPU buffer) is released; this class decides when.
  */
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../errors';
-import { CATEGORIES, type Category, type DeviceTensor, type DType, type MemoryReport } from './engine';
+import { CATEGORIES, type Category, type DeviceTensor, type DType, type MemoryReport, type Precision } from './engine';
 
 /** Device memory that one or more tensors look at. */
 interface Storage {
@@ -58,6 +58,7 @@ const zero = (): Record<Category, number> => ({ weights: 0, optimizer: 0, gradie
 
 /** Tensors, storages, scopes and bytes. `Raw` is the engine's own handle of a tensor. */
 export abstract class BaseEngine<Raw> {
+  readonly precision: Precision = 'float32';
   private nextId = 1;
   private readonly alive = new Set<Handle<Raw>>();
   private readonly scopes: Set<Handle<Raw>>[] = [];
