@@ -4,6 +4,14 @@
  */
 import type { MatrixShape, MatrixUnit } from '../../../src/engine/webgpu/matrixUnit';
 
+/** Units as the makers' drivers describe them. */
+export const SHAPES = {
+  nvidia: { M: 16, N: 16, K: 16, lanes: 32, mostLanes: 32 },
+  amd: { M: 16, N: 16, K: 16, lanes: 64, mostLanes: 64 },
+  intel: { M: 8, N: 16, K: 16, lanes: 16, mostLanes: 32 },
+  apple: { M: 8, N: 8, K: 8, lanes: 32, mostLanes: 32 },
+} satisfies Readonly<Record<string, MatrixShape>>;
+
 export function emulatedUnit(shape: MatrixShape): MatrixUnit {
   const { M, N, K, lanes } = shape;
   const share = (M * N) / lanes;

@@ -74,7 +74,7 @@ export function sidesOf({ transposeA, transposeB, vectorA, vectorB }: MatmulKind
 export const element = ({ rows, alongK }: Side, r: string, k: string): string => (alongK ? `base + (${r}) * p.K + ${k}` : `base + (${k}) * ${rows} + ${r}`);
 
 /** One element of an operand, 0 beyond its ends. */
-export function elementFunction(side: Side): string {
+function elementFunction(side: Side): string {
   if (side.vector) return '';
   return `fn at_${side.name}(base: u32, r: u32, k: u32, end: u32) -> f32 { if (r < ${side.rows} && k < end) { return ${side.name}[${element(side, 'r', 'k')}]; } return 0.0; }`;
 }

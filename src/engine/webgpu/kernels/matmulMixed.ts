@@ -7,7 +7,7 @@
  */
 import type { Kernel } from '../kernel';
 import type { MatrixShape, MatrixUnit } from '../matrixUnit';
-import { EACH_SLICE, element, elementFunction, matmulBindings, type MatmulKind, matmulPlan, type MatmulPlan, type Side, sidesOf } from './matmul';
+import { EACH_SLICE, element, matmulBindings, type MatmulKind, matmulPlan, type MatmulPlan, type Side, sidesOf } from './matmul';
 
 /** Columns of A that lie in workgroup memory. */
 const STEP = 32;
@@ -41,11 +41,10 @@ function sideFunctions(side: Side, T: number): string {
   const { name, rows, alongK, vector } = side;
   const across = (alongK ? STEP : T) / 4;
   const [row, k] = alongK ? [`start + l / ${across}u`, `k0 + l % ${across}u * 4u`] : [`start + l % ${across}u * 4u`, `k0 + l / ${across}u`];
-  const four = vector
-    ? `if (r < ${rows} && k < end) { return ${name}[(${element(side, 'r', 'k')}) / 4u]; } return vec4f();`
-    : `return vec4f(${[0, 1, 2, 3].map((i) => (alongK ? `at_${name}(base, r, k + ${i}u, end)` : `at_${name}(base, r + ${i}u, k, end)`)).join(', ')});`;
-  return `${elementFunction(side)}
-fn fetch_${name}(base: u32, start: u32, k0: u32, end: u32, l: u32) -> vec4f { let r = ${row}; let k = ${k}; ${four} }
+  // Without branches: a driver schedules the loads of a step all at once, and a software one compiles them in reasonable time.
+  const one = (zero: string, r: string, k: string, four: string) => `select(${zero}, ${name}[select(0u, (${element(side, r, k)})${four}, (${r} < ${rows}) & (${k} < end))], (${r} < ${rows}) & (${k} < end))`;
+  const value = vector ? one('vec4f()', 'r', 'k', ' / 4u') : `vec4f(${[0, 1, 2, 3].map((i) => (alongK ? one('0.0', 'r', `(k + ${i}u)`, '') : one('0.0', `(r + ${i}u)`, 'k', ''))).join(', ')})`;
+  return `fn fetch_${name}(base: u32, start: u32, k0: u32, end: u32, l: u32) -> vec4f { let r = ${row}; let k = ${k}; return ${value}; }
 fn place_${name}(l: u32) -> u32 { return l / ${across}u * ${stepOf(side, T)}u + l % ${across}u; }`;
 }
 
