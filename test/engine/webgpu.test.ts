@@ -19,6 +19,7 @@ for (const [suite, least] of [
   ['contract', 28],
   ['kernels', 13],
   ['memory', 9],
+  ['mixed', 11],
 ] as const)
   test(`WebGPU on SwiftShader: ${suite}`, { skip: noSoftwareVulkan }, (t) => report(t, onSoftwareVulkan(`test/engine/webgpu/${suite}.ts`), least));
 
@@ -38,11 +39,11 @@ test('the doctor tells the software adapter, its limits and features, and SLIMFI
   assert.doesNotMatch(out, /^trains on +webgpu/m);
 });
 
-test('WebGPU on the GPU of this machine: contract and kernels', async (t) => {
+test('WebGPU on the GPU of this machine: contract, kernels and mixed precision', async (t) => {
   try {
     (await createWebgpuEngine({ adapter: 'hardware' })).dispose();
   } catch (error) {
     return t.skip((error as Error).message);
   }
-  for (const [suite, least] of [['contract', 28], ['kernels', 13]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
+  for (const [suite, least] of [['contract', 28], ['kernels', 13], ['mixed', 11]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
 });

@@ -21,8 +21,8 @@ export interface MatrixTiles {
   readonly alongA: boolean;
   readonly stepB: number;
   readonly alongB: boolean;
-  /** From a row of biases in `cells` to the next. */
-  readonly stepBias: number;
+  /** From a row of biases in `cells` to the next; undefined where there are none. */
+  readonly stepBias: number | undefined;
   /** Whether `y` is an array of vec4f, of rows of p.N elements. */
   readonly vectorOut: boolean;
 }
@@ -35,7 +35,7 @@ export interface MatrixUnit extends MatrixShape {
   readonly builtins: readonly string[];
   readonly prologue: string;
   /**
-   * Types and functions: `Halves`, four float16, and `halves(vec4f)` that rounds to them; `Left`, `Right` and `Sum`, and `left(at)`, `right(at)`, `biases(at)` that load them from tile_a, tile_b and cells; `multiply(left, right, sum)`;
+   * Types and functions: `Halves`, four float16, and `halves(vec4f)` that rounds to them; `Left`, `Right` and `Sum`, and `left(at)`, `right(at)` and, with biases, `biases(at)` that load them from tile_a, tile_b and cells; `multiply(left, right, sum)`;
    * `store(at, sum)` into cells, in rows of N; with vectorOut `put(at, sum)` into y, `at` counted in vec4f.
    */
   functions(tiles: MatrixTiles): string;
@@ -59,7 +59,7 @@ alias Sum = subgroup_matrix_result<f32, ${N}, ${M}>;
 fn halves(v: vec4f) -> Halves { return vec4h(v); }
 fn left(at: u32) -> Left { ${load('Left', 'tile_a', stepA, alongA)} }
 fn right(at: u32) -> Right { ${load('Right', 'tile_b', stepB, !alongB)} }
-fn biases(at: u32) -> Sum { ${load('Sum', 'cells', stepBias, true)} }
+${stepBias ? `fn biases(at: u32) -> Sum { ${load('Sum', 'cells', stepBias, true)} }` : ''}
 fn multiply(l: Left, r: Right, s: Sum) -> Sum { return subgroupMatrixMultiplyAccumulate(l, r, s); }
 fn store(at: u32, s: Sum) { subgroupMatrixStore<row_major>(&cells, at, s, ${N}u); }
 ${vectorOut ? 'fn put(at: u32, s: Sum) { subgroupMatrixStore<row_major>(&y, at, s, p.N / 4u); }' : ''}`,

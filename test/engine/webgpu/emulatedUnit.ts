@@ -34,7 +34,7 @@ fn half_a(at: u32, m: u32, k: u32) -> f32 { let i = 4u * at + ${alongA ? `m * ${
 fn half_b(at: u32, k: u32, n: u32) -> f32 { let i = 4u * at + ${alongB ? `n * ${4 * stepB}u + k` : `k * ${4 * stepB}u + n`}; return half_of(tile_b[i / 4u], i % 4u); }
 fn left(at: u32) -> Left { return at; }
 fn right(at: u32) -> Right { return at; }
-fn biases(at: u32) -> Sum { var s = Sum(); ${each(`s[j] = cells[at + m * ${stepBias}u + n];`)} return s; }
+${stepBias ? `fn biases(at: u32) -> Sum { var s = Sum(); ${each(`s[j] = cells[at + m * ${stepBias}u + n];`)} return s; }` : ''}
 fn multiply(l: Left, r: Right, sum: Sum) -> Sum { var s = sum; ${each(`for (var k = 0u; k < ${K}u; k++) { s[j] += half_a(l, m, k) * half_b(r, k, n); }`)} return s; }
 fn store(at: u32, sum: Sum) { var s = sum; ${each('cells[at + e] = s[j];')} }
 ${vectorOut ? `fn put(at: u32, sum: Sum) { var s = sum; ${each('y[at + m * (p.N / 4u) + n / 4u][n % 4u] = s[j];')} }` : ''}`,

@@ -6,7 +6,7 @@ import { type OpenedDevice, openDevice } from '../../../src/engine/webgpu/dawn';
 import { Gpu } from '../../../src/engine/webgpu/gpu';
 import { matmulKernel, matmulKey, type MatmulKind, matmulPlan } from '../../../src/engine/webgpu/kernels/matmul';
 import { mixedMatmulKernel, mixedPlan } from '../../../src/engine/webgpu/kernels/matmulMixed';
-import type { MatrixShape } from '../../../src/engine/webgpu/matrixUnit';
+import type { MatrixShape, MatrixUnit } from '../../../src/engine/webgpu/matrixUnit';
 import { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
 import { Random } from '../../../src/random';
 import { half } from '../half';
@@ -14,8 +14,9 @@ import { map, matmul, random, type Ref } from '../reference';
 import { emulatedUnit, SHAPES } from './emulatedUnit';
 
 
+// Where the device has matrix units of its own, they are tested too.
 let opened: Promise<OpenedDevice> | undefined;
-const device = () => (opened ??= openDevice());
+const device = () => (opened ??= openDevice(undefined, [], 'mixed'));
 let gpu: Gpu | undefined;
 after(async () => (await device()).device.destroy());
 
@@ -26,7 +27,7 @@ const close = (got: ArrayLike<number>, want: readonly number[], tolerance: numbe
 };
 
 /** One product by one kernel, slices apart: [batches, slices, M, N]. */
-async function product(a: Ref, b: Ref, sizes: readonly [M: number, N: number, K: number, batches: number], kind: MatmulKind, cut: { slices: number; chunk: number }, shape: MatrixShape | undefined, bias?: Ref): Promise<Float32Array> {
+async function product(a: Ref, b: Ref, sizes: readonly [M: number, N: number, K: number, batches: number], kind: MatmulKind, cut: { slices: number; chunk: number }, unit: MatrixUnit | undefined, bias?: Ref): Promise<Float32Array> {
   gpu ??= new Gpu(await device());
   const g = gpu;
   const [M, N, K, batches] = sizes;
@@ -38,9 +39,9 @@ async function product(a: Ref, b: Ref, sizes: readonly [M: number, N: number, K:
   const reads = [a, b, ...(bias ? [bias] : [])].map(slotOf);
   const bytes = 4 * batches * cut.slices * M * N;
   const out = g.pool.take(bytes);
-  const make = () => (shape ? mixedMatmulKernel(kind, emulatedUnit(shape)) : matmulKernel(kind));
+  const make = () => (unit ? mixedMatmulKernel(kind, unit) : matmulKernel(kind));
   // A grid of fewer workgroups than there are products, so that some compute two.
-  g.run(`${JSON.stringify(shape)} ${matmulKey(kind)}`, make, reads, [out], [M, N, K, batches, cut.slices, cut.chunk], Math.ceil(N / kind.tile), Math.ceil(M / kind.tile), Math.max(1, batches * cut.slices - 1));
+  g.run(`${JSON.stringify(unit)} ${matmulKey(kind)}`, make, reads, [out], [M, N, K, batches, cut.slices, cut.chunk], Math.ceil(N / kind.tile), Math.ceil(M / kind.tile), Math.max(1, batches * cut.slices - 1));
   const values = new Float32Array(await g.read(out, bytes));
   for (const s of [...reads, out]) g.pool.give(s);
   return values;
@@ -73,6 +74,31 @@ const sizesOf = (tile: number) => ({ four: [tile + 24, tile + 12, 72], odd: [til
 type Case = readonly [sizes: 'four' | 'odd' | 'whole', transposeA: boolean, transposeB: boolean];
 const ALL: readonly Case[] = (['four', 'odd'] as const).flatMap((sizes) => [[sizes, false, false], [sizes, false, true], [sizes, true, false], [sizes, true, true]] as const);
 
+/** A unit's products, and the sums of slices and biases, against float64 products of the rounded operands. */
+async function check(unit: MatrixUnit | undefined, tile: MatmulKind['tile'], cases: readonly Case[]): Promise<void> {
+  const r = new Random(7);
+  for (const [i, [sizes, transposeA, transposeB]] of cases.entries()) {
+    const [M, N, K] = sizesOf(tile)[sizes];
+    const a = random(r, [2, ...(transposeA ? [K, M] : [M, K])]);
+    const b = random(r, [2, ...(transposeB ? [N, K] : [K, N])]);
+    const [ra, rb] = unit ? [map(a, half), map(b, half)] : [a, b];
+    const name = `${[M, N, K]} ${transposeA} ${transposeB}`;
+    const exact = matmul(ra, rb, transposeA, transposeB);
+    if (unit) {
+      const unrounded = matmul(a, b, transposeA, transposeB);
+      assert.ok(Math.max(...exact.data.map((v, j) => Math.abs(v - unrounded.data[j]))) > 1e-3, 'rounding shows');
+    }
+    // Three slices of 32, the last one shorter or empty; of the first case the whole of K too, with biases.
+    const sliced = await product(a, b, [M, N, K, 2], kindOf(tile, M, N, K, transposeA, transposeB, false), { slices: 3, chunk: 32 }, unit);
+    const parts = [0, 1, 2].map((s) => matmul(slice(ra, transposeA ? 0 : 1, 32 * s, Math.min(K, 32 * s + 32)), slice(rb, transposeB ? 1 : 0, 32 * s, Math.min(K, 32 * s + 32)), transposeA, transposeB));
+    close(sliced, [0, 1].flatMap((batch) => parts.flatMap((p) => p.data.slice(batch * M * N, (batch + 1) * M * N))), 1e-6, `${name} slices`);
+    if (i > 0) continue;
+    const bias = random(r, [N], 3);
+    const biased = await product(a, b, [M, N, K, 2], kindOf(tile, M, N, K, transposeA, transposeB, true), { slices: 1, chunk: 96 }, unit, bias);
+    close(biased, exact.data.map((v, j) => v + bias.data[j % N]), 1e-6, `${name} bias`);
+  }
+}
+
 // A software driver takes seconds to compile one of these: every case for one unit, some for the others.
 for (const [what, shape, tile, cases] of [
   ['16×16×16 of 32 threads', SHAPES.nvidia, 64, ALL],
@@ -83,29 +109,18 @@ for (const [what, shape, tile, cases] of [
   ['float32', undefined, 64, [['four', false, false], ['odd', true, true]]],
   ['float32', undefined, 128, [['four', true, false]]],
 ] as readonly (readonly [string, MatrixShape | undefined, MatmulKind['tile'], readonly Case[]])[])
-  test(`${what}, tiles of ${tile}: whole tiles and edges, transposes, batches, slices of K and biases are those of a float64 product of the rounded operands`, async () => {
-    const r = new Random(7);
-    for (const [i, [sizes, transposeA, transposeB]] of cases.entries()) {
-      const [M, N, K] = sizesOf(tile)[sizes];
-      const a = random(r, [2, ...(transposeA ? [K, M] : [M, K])]);
-      const b = random(r, [2, ...(transposeB ? [N, K] : [K, N])]);
-      const [ra, rb] = shape ? [map(a, half), map(b, half)] : [a, b];
-      const name = `${[M, N, K]} ${transposeA} ${transposeB}`;
-      const exact = matmul(ra, rb, transposeA, transposeB);
-      if (shape) {
-        const unrounded = matmul(a, b, transposeA, transposeB);
-        assert.ok(Math.max(...exact.data.map((v, j) => Math.abs(v - unrounded.data[j]))) > 1e-3, 'rounding shows');
-      }
-      // Three slices of 32, the last one shorter or empty; of the first case the whole of K too, with biases.
-      const sliced = await product(a, b, [M, N, K, 2], kindOf(tile, M, N, K, transposeA, transposeB, false), { slices: 3, chunk: 32 }, shape);
-      const parts = [0, 1, 2].map((s) => matmul(slice(ra, transposeA ? 0 : 1, 32 * s, Math.min(K, 32 * s + 32)), slice(rb, transposeB ? 1 : 0, 32 * s, Math.min(K, 32 * s + 32)), transposeA, transposeB));
-      close(sliced, [0, 1].flatMap((batch) => parts.flatMap((p) => p.data.slice(batch * M * N, (batch + 1) * M * N))), 1e-6, `${name} slices`);
-      if (i > 0) continue;
-      const bias = random(r, [N], 3);
-      const biased = await product(a, b, [M, N, K, 2], kindOf(tile, M, N, K, transposeA, transposeB, true), { slices: 1, chunk: 96 }, shape, bias);
-      close(biased, exact.data.map((v, j) => v + bias.data[j % N]), 1e-6, `${name} bias`);
-    }
-  });
+  test(`${what}, tiles of ${tile}: whole tiles and edges, transposes, batches, slices of K and biases are those of a float64 product of the rounded operands`, () => check(shape && emulatedUnit(shape), tile, cases));
+
+test('this device’s own matrix units compute what the emulated ones do, and beyond 65,504 an operand is infinite', async (t) => {
+  const { matrix } = await device();
+  if (!matrix) return t.skip('this device has no matrix units');
+  for (const tile of [64, 128] as const) await check(matrix, tile, [...ALL, ['whole', false, true]]);
+  const e = new WebgpuEngine(await device());
+  const [x, w] = [e.full([4096, 64], 65_520), e.full([64, 64], 1)];
+  const y = e.linear(x, w);
+  assert.ok((await e.read(y)).every((v) => v === Infinity));
+  e.free(x, w, y);
+});
 
 test('the plan cuts weight gradients along K, leaves what fills a GPU whole, and is made of whole steps', () => {
   assert.deepEqual(matmulPlan(768, 768, 4096, 1), { tile: 128, slices: 8, chunk: 512 });

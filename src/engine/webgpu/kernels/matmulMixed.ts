@@ -97,7 +97,7 @@ export function mixedMatmulKernel(kind: MatmulKind, unit: MatrixUnit): Kernel {
     enables: unit.enables,
     attributes: unit.attributes,
     builtins: unit.builtins,
-    functions: `${unit.functions({ stepA: stepOf(a, T), alongA: a.alongK, stepB: stepOf(b, T), alongB: b.alongK, stepBias: T, vectorOut })}
+    functions: `${unit.functions({ stepA: stepOf(a, T), alongA: a.alongK, stepB: stepOf(b, T), alongB: b.alongK, stepBias: bias ? T : undefined, vectorOut })}
 var<workgroup> tile_a: array<Halves, ${length(a)}>;
 var<workgroup> tile_b: array<Halves, ${length(b)}>;
 var<workgroup> cells: array<f32, ${cells}>;
