@@ -75,7 +75,7 @@ type Case = readonly [sizes: 'four' | 'odd' | 'whole', transposeA: boolean, tran
 const ALL: readonly Case[] = (['four', 'odd'] as const).flatMap((sizes) => [[sizes, false, false], [sizes, false, true], [sizes, true, false], [sizes, true, true]] as const);
 
 /** A unit's products, and the sums of slices and biases, against float64 products of the rounded operands. */
-async function check(unit: MatrixUnit | undefined, tile: MatmulKind['tile'], cases: readonly Case[]): Promise<void> {
+async function check(unit: MatrixUnit | undefined, tile: MatmulKind['tile'], cases: readonly Case[], tolerance = 1e-6): Promise<void> {
   const r = new Random(7);
   for (const [i, [sizes, transposeA, transposeB]] of cases.entries()) {
     const [M, N, K] = sizesOf(tile)[sizes];
@@ -91,11 +91,11 @@ async function check(unit: MatrixUnit | undefined, tile: MatmulKind['tile'], cas
     // Three slices of 32, the last one shorter or empty; of the first case the whole of K too, with biases.
     const sliced = await product(a, b, [M, N, K, 2], kindOf(tile, M, N, K, transposeA, transposeB, false), { slices: 3, chunk: 32 }, unit);
     const parts = [0, 1, 2].map((s) => matmul(slice(ra, transposeA ? 0 : 1, 32 * s, Math.min(K, 32 * s + 32)), slice(rb, transposeB ? 1 : 0, 32 * s, Math.min(K, 32 * s + 32)), transposeA, transposeB));
-    close(sliced, [0, 1].flatMap((batch) => parts.flatMap((p) => p.data.slice(batch * M * N, (batch + 1) * M * N))), 1e-6, `${name} slices`);
+    close(sliced, [0, 1].flatMap((batch) => parts.flatMap((p) => p.data.slice(batch * M * N, (batch + 1) * M * N))), tolerance, `${name} slices`);
     if (i > 0) continue;
     const bias = random(r, [N], 3);
     const biased = await product(a, b, [M, N, K, 2], kindOf(tile, M, N, K, transposeA, transposeB, true), { slices: 1, chunk: 96 }, unit, bias);
-    close(biased, exact.data.map((v, j) => v + bias.data[j % N]), 1e-6, `${name} bias`);
+    close(biased, exact.data.map((v, j) => v + bias.data[j % N]), tolerance, `${name} bias`);
   }
 }
 
@@ -114,7 +114,8 @@ for (const [what, shape, tile, cases] of [
 test('this device’s own matrix units compute what the emulated ones do, and beyond 65,504 an operand is infinite', async (t) => {
   const { matrix } = await device();
   if (!matrix) return t.skip('this device has no matrix units');
-  for (const tile of [64, 128] as const) await check(matrix, tile, [...ALL, ['whole', false, true]]);
+  // Matrix units may round their sums towards zero.
+  for (const tile of [64, 128] as const) await check(matrix, tile, [...ALL, ['whole', false, true]], 2e-5);
   const e = new WebgpuEngine(await device());
   const [x, w] = [e.full([4096, 64], 65_520), e.full([64, 64], 1)];
   const y = e.linear(x, w);
