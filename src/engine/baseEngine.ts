@@ -4,7 +4,7 @@
  */
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../errors';
 import { formatBytes } from '../units';
-import { CATEGORIES, type Category, type DeviceTensor, type DType, type EngineName, type MemoryReport } from './engine';
+import { CATEGORIES, type Category, type DeviceTensor, type DType, type EngineName, type MemoryReport, type Precision } from './engine';
 
 /** Device memory that one or more tensors look at. */
 interface Storage {
@@ -73,6 +73,7 @@ const zero = (): Record<Category, number> => ({ weights: 0, optimizer: 0, gradie
 export abstract class BaseEngine<Raw> {
   abstract readonly name: EngineName;
   abstract readonly device: string;
+  readonly precision: Precision = 'float32';
   private nextId = 1;
   private readonly alive = new Set<Handle<Raw>>();
   private readonly scopes: Set<Handle<Raw>>[] = [];

@@ -14,6 +14,11 @@
 /** Names an engine can be chosen by. */
 export type EngineName = 'tensorflow' | 'wasm' | 'cpu' | 'webgpu';
 
+/**
+ * In what matrix products are computed. `mixed`: operands are rounded to float16 (11 bits, up to 65,504), products summed in float32, results float32. Everything else, and all that is stored, is float32 in either.
+ */
+export type Precision = 'float32' | 'mixed';
+
 /** Element type of a tensor on the device. Every element takes 4 bytes; packed codes travel as int32 words. */
 export type DType = 'float32' | 'int32';
 
@@ -211,6 +216,8 @@ export interface Engine {
   readonly name: EngineName;
   /** What computes, for people: 'CPU (TensorFlow 2.21, oneDNN)', 'NVIDIA H200', … */
   readonly device: string;
+  /** In what its matrix products are computed. Under `mixed` gradients need a loss scale, or small ones become 0: the trainer sees to it. */
+  readonly precision: Precision;
 
   // ---- tensors ------------------------------------------------------------------------------------------------------
   /** Copies host values to the device. @throws ShapeError when the number of values is not that of the shape. */

@@ -6,6 +6,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { EngineUnavailableError, InvalidArgumentError } from '../../errors';
+import type { Precision } from '../engine';
+import { type MatrixAdapter, type MatrixUnit, matrixUnitOf, MIXED_TOGGLES } from './matrixUnit';
 
 /** Which kind of adapter computes: a GPU, or a driver that emulates one on the CPU. */
 export type AdapterKind = 'hardware' | 'software';
@@ -24,6 +26,8 @@ export interface AdapterSummary {
   readonly workgroupBytes: number;
   /** WebGPU's names of all that it can. */
   readonly features: readonly string[];
+  /** What `precision: 'mixed'` computes on ('matrix units of 16×16×16'), or why it would be float32. */
+  readonly mixed: string;
 }
 
 /** The features that matter here: products in 16 bits, subgroups, tensor cores, the device's own clock. */
@@ -62,9 +66,6 @@ function missingVulkan(): string | undefined {
   return "no Vulkan driver is installed: install the GPU's driver, which brings its own (NVIDIA), or mesa-vulkan-drivers (Intel, AMD)";
 }
 
-/** Shows the features that Dawn still calls experimental, the matrices of a subgroup (tensor cores) among them. */
-const EXPERIMENTAL = ['enable-dawn-features=allow_unsafe_apis'];
-
 const instances = new Map<string, Promise<GPU>>();
 
 /** Dawn itself. @throws EngineUnavailableError when the package or its native part does not load */
@@ -76,6 +77,7 @@ export function loadDawn(flags: readonly string[] = []): Promise<GPU> {
 }
 
 async function load(flags: readonly string[]): Promise<GPU> {
+  // A back end that is named may be another than Vulkan.
   const missing = flags.some((f) => f.startsWith('backend=')) ? undefined : missingVulkan();
   if (missing) throw new EngineUnavailableError(missing);
   try {
@@ -110,7 +112,7 @@ async function adapters(gpu: GPU): Promise<GPUAdapter[]> {
  * @throws EngineUnavailableError when WebGPU does not load
  */
 export async function listAdapters(): Promise<AdapterSummary[]> {
-  return (await adapters(await loadDawn(EXPERIMENTAL))).map((a) => ({
+  return (await adapters(await loadDawn(withMixed([])))).map((a) => ({
     kind: kindOf(a),
     name: nameOf(a),
     maxBuffer: a.limits.maxBufferSize,
@@ -118,7 +120,23 @@ export async function listAdapters(): Promise<AdapterSummary[]> {
     workgroupThreads: a.limits.maxComputeInvocationsPerWorkgroup,
     workgroupBytes: a.limits.maxComputeWorkgroupStorageSize,
     features: [...a.features].sort(),
+    mixed: mixedText(a),
   }));
+}
+
+/** What mixed precision would be on an adapter. */
+function mixedText(adapter: GPUAdapter): string {
+  const found = matrixUnitOf(adapter as MatrixAdapter);
+  return 'unit' in found ? unitText(found.unit) : `float32, since ${found.why}`;
+}
+
+const unitText = ({ M, N, K }: MatrixUnit): string => `matrix units of ${M}×${N}×${K}`;
+
+/** Dawn's options with those that mixed precision needs. */
+function withMixed(flags: readonly string[]): readonly string[] {
+  const enable = 'enable-dawn-features=';
+  const given = flags.filter((f) => f.startsWith(enable)).flatMap((f) => f.slice(enable.length).split(','));
+  return [...flags.filter((f) => !f.startsWith(enable)), enable + [...new Set([...given, ...MIXED_TOGGLES])].join(',')];
 }
 
 /** The kind of adapter that SLIMFIT_WEBGPU_ADAPTER asks for, else hardware. */
@@ -133,16 +151,22 @@ export interface OpenedDevice {
   readonly device: GPUDevice;
   readonly name: string;
   readonly kind: AdapterKind;
+  /** What mixed precision computes products on; undefined: products are float32. */
+  readonly matrix?: MatrixUnit;
 }
+
+/** Devices about which it was said that they have no mixed precision. */
+const saidOf = new Set<string>();
 
 /**
  * Opens the machine's fastest adapter of a kind, with its own limits.
  * @param kind by default what SLIMFIT_WEBGPU_ADAPTER says, else hardware
  * @param flags Dawn's own options (`backend=null` computes nothing)
+ * @param precision `mixed` opens the device's matrix units; where there are none, that is said once on stderr
  * @throws EngineUnavailableError when there is none, or it does not open
  */
-export async function openDevice(kind: AdapterKind = askedKind(), flags: readonly string[] = []): Promise<OpenedDevice> {
-  const gpu = await loadDawn(flags);
+export async function openDevice(kind: AdapterKind = askedKind(), flags: readonly string[] = [], precision: Precision = 'float32'): Promise<OpenedDevice> {
+  const gpu = await loadDawn(precision === 'mixed' ? withMixed(flags) : flags);
   const all = await adapters(gpu);
   const adapter = all.find((a) => kindOf(a) === kind);
   if (!adapter) {
@@ -152,8 +176,15 @@ export async function openDevice(kind: AdapterKind = askedKind(), flags: readonl
   }
   if (!gpu.wgslLanguageFeatures.has('immediate_address_space')) throw new EngineUnavailableError('this WebGPU has no immediate data: run `npm ci` to install the version that SlimFit was made for');
   const requiredLimits = Object.fromEntries(RAISED.map((limit) => [limit, adapter.limits[limit]]));
+  const found = precision === 'mixed' ? matrixUnitOf(adapter as MatrixAdapter) : undefined;
+  const matrix = found && 'unit' in found ? found.unit : undefined;
+  if (found && 'why' in found && !saidOf.has(nameOf(adapter))) {
+    saidOf.add(nameOf(adapter));
+    process.stderr.write(`slimfit: ${nameOf(adapter)} computes in float32, not in mixed precision, since ${found.why}\n`);
+  }
   try {
-    return { device: await adapter.requestDevice({ requiredLimits }), name: nameOf(adapter), kind };
+    const requiredFeatures = (found && 'unit' in found ? found.features : []) as GPUFeatureName[];
+    return { device: await adapter.requestDevice({ requiredLimits, requiredFeatures }), name: nameOf(adapter), kind, ...(matrix && { matrix }) };
   } catch (cause) {
     throw new EngineUnavailableError(`${nameOf(adapter)} does not open (${(cause as Error).message}): update its driver, or choose another engine`, { cause });
   }

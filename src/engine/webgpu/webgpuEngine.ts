@@ -21,6 +21,7 @@ import {
   type LossResult,
   type MatmulOptions,
   type MemoryReport,
+  type Precision,
   type RandomKey,
   ROW_SCALED,
   type RowScaled,
@@ -31,13 +32,15 @@ import type { Slot } from './bufferPool';
 import type { OpenedDevice } from './dawn';
 import { Gpu, type GpuCounts, type GpuOptions } from './gpu';
 import type { Kernel } from './kernel';
+import type { MatrixUnit } from './matrixUnit';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
 import { decodeFunction, encodeKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
 import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions';
-import { matmulKernel, matmulKey, type MatmulKind, tileFor } from './kernels/matmul';
+import { matmulKernel, matmulKey, type MatmulKind, matmulPlan, sumSlices } from './kernels/matmul';
+import { mixedMatmulKernel, mixedPlan } from './kernels/matmulMixed';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
 import { layerNormGradKernel, layerNormKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
 import { SCATTER_GROUPS, scatterAddKernel, writeRowsKernel } from './kernels/scatter';
@@ -62,13 +65,17 @@ const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 
 export class WebgpuEngine extends ComposedEngine<Slot> {
   readonly name = 'webgpu';
   readonly device: string;
+  override readonly precision: Precision;
   private readonly gpu: Gpu;
   private disposed = false;
+  private readonly matrix: MatrixUnit | undefined;
 
   constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
     this.gpu = new Gpu(opened, options);
-    this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name})`;
+    this.matrix = opened.matrix;
+    this.precision = opened.matrix ? 'mixed' : 'float32';
+    this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name}${opened.matrix ? ', mixed precision' : ''})`;
   }
 
   /** Counts of the buffers, bind groups and pipelines behind the tensors. */
@@ -269,13 +276,25 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   }
 
   private product(shape: readonly number[], a: DeviceTensor, b: DeviceTensor, M: number, N: number, K: number, batches: number, transposeA: boolean, transposeB: boolean, bias?: DeviceTensor): DeviceTensor {
-    const tile = tileFor(M, N, batches);
+    const { matrix } = this;
+    const mixed = matrix && mixedPlan(M, N, K, batches);
+    const { tile, slices, chunk } = mixed ?? matmulPlan(M, N, K, batches);
     const four = (n: number) => n % 4 === 0;
-    const kind: MatmulKind = { tile, transposeA, transposeB, vectorA: four(transposeA ? M : K), vectorB: four(transposeB ? K : N), vectorOut: four(N), bias: bias !== undefined };
-    const reads = [a, b, ...(bias ? [bias] : [])].map((t) => this.raw(t));
-    return this.make(shape, (out) =>
-      this.gpu.run(matmulKey(kind), () => matmulKernel(kind), reads, [out], [M, N, K, batches], Math.ceil(N / tile), Math.ceil(M / tile), Math.min(batches, MOST_GROUPS)),
-    );
+    // Biases are added once, when the slices are.
+    const kind: MatmulKind = { tile, transposeA, transposeB, vectorA: four(transposeA ? M : K), vectorB: four(transposeB ? K : N), vectorOut: four(N), bias: bias !== undefined && slices === 1 };
+    const operands = [this.raw(a), this.raw(b)];
+    const biases = bias ? [this.raw(bias)] : [];
+    const groups = [Math.ceil(N / tile), Math.ceil(M / tile), Math.min(batches * slices, MOST_GROUPS)] as const;
+    const run = (out: Slot): void =>
+      this.gpu.run(`${mixed ? 'mixed ' : ''}${matmulKey(kind)}`, () => (mixed && matrix ? mixedMatmulKernel(kind, matrix) : matmulKernel(kind)), [...operands, ...(kind.bias ? biases : [])], [out], [M, N, K, batches, slices, chunk], ...groups);
+    return this.make(shape, (out) => {
+      if (slices === 1) return run(out);
+      const n = batches * M * N;
+      this.withScratch(slices * n, (parts) => {
+        run(parts);
+        this.gpu.each(`sum slices${bias ? ' bias' : ''}`, () => sumSlices(bias !== undefined), [parts, ...biases], [out], [n, M * N, slices, N], n);
+      });
+    });
   }
 
   override linear(x: DeviceTensor, weight: DeviceTensor, bias?: DeviceTensor): DeviceTensor {
