@@ -1,7 +1,7 @@
 /** Everything that `slimfit` offers, by what it is for. */
 
 // Engines: where tensors live and what computes.
-export { chooseEngine, engineChoice, type EngineChoice, type EngineReason } from './engine/choose';
+export { chooseEngine, engineChoice, type EngineChoice, type EngineOptions, type EngineReason } from './engine/choose';
 export { CATEGORIES, FIXED_POINT, ROW_SCALED } from './engine/engine';
 export type {
   AdamWOptions,
@@ -17,6 +17,7 @@ export type {
   LossResult,
   MatmulOptions,
   MemoryReport,
+  Precision,
   RandomKey,
   RowScaled,
   RowStats,
@@ -74,6 +75,7 @@ export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, 
 export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';
 export type { CheckpointOptions } from './training/checkpoints';
 export { listCheckpoints, type CheckpointManifest, type StoredCheckpoint } from './training/checkpointFolder';
+export type { LossScaling } from './training/lossScale';
 export type { StepRecord } from './training/stepRecord';
 export { loadStudy, study, type StudyOptions, type StudyProgress, type StudyRunOptions } from './training/study';
 export type {

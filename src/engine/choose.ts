@@ -3,7 +3,7 @@
  * said aloud, once.
  */
 import { EngineUnavailableError, InvalidArgumentError } from '../errors';
-import type { Engine, EngineName } from './engine';
+import type { Engine, EngineName, Precision } from './engine';
 
 /** One engine's availability. */
 export interface EngineReason {
@@ -21,9 +21,18 @@ export interface EngineChoice {
   readonly reasons: readonly EngineReason[];
 }
 
-const MAKERS: Readonly<Record<EngineName, () => Promise<Engine>>> = {
+/** How an engine is chosen. */
+export interface EngineOptions {
+  /**
+   * `mixed`: matrix products of float16 summed in float32, on a GPU's matrix units, which the `webgpu` engine alone has; another engine, or a device without such units, computes in float32, and that is said once on stderr. Default:
+   * what the environment variable SLIMFIT_PRECISION says, else `float32`.
+   */
+  readonly precision?: Precision;
+}
+
+const MAKERS: Readonly<Record<EngineName, (precision: Precision) => Promise<Engine>>> = {
   tensorflow: async () => (await import('./tfjs/createTensorflowEngine')).createTensorflowEngine(),
-  webgpu: async () => (await import('./webgpu/createWebgpuEngine')).createWebgpuEngine(),
+  webgpu: async (precision) => (await import('./webgpu/createWebgpuEngine')).createWebgpuEngine({ precision }),
   wasm: async () => (await import('./tfjs/tfjsEngine')).createTfjsEngine('wasm'),
   cpu: async () => (await import('./tfjs/tfjsEngine')).createTfjsEngine('cpu'),
 };
@@ -47,9 +56,16 @@ function asked(): string | undefined {
   return process.env.SLIMFIT_ENGINE || undefined;
 }
 
-async function make(name: EngineName): Promise<Engine> {
+/** The precision that is asked for, by argument or by SLIMFIT_PRECISION. */
+function askedPrecision(given: Precision | undefined): Precision {
+  const asked = given ?? (process.env.SLIMFIT_PRECISION || 'float32');
+  if (asked !== 'float32' && asked !== 'mixed') throw new InvalidArgumentError(`precision${given === undefined ? ' (SLIMFIT_PRECISION)' : ''} is '${asked}': it must be float32 or mixed`);
+  return asked;
+}
+
+async function make(name: EngineName, precision: Precision): Promise<Engine> {
   try {
-    return await MAKERS[name]();
+    return await MAKERS[name](precision);
   } catch (cause) {
     if (cause instanceof EngineUnavailableError || cause instanceof InvalidArgumentError) throw cause;
     throw new EngineUnavailableError(`the ${name} engine does not start (${(cause as Error).message}): run \`npm ci\`, or choose another engine`, { cause });
@@ -59,9 +75,10 @@ async function make(name: EngineName): Promise<Engine> {
 /** Starts each engine in turn to see what this machine has. */
 export async function engineChoice(): Promise<EngineChoice> {
   const reasons: EngineReason[] = [];
+  const precision = askedPrecision(undefined);
   for (const name of NAMES) {
     try {
-      const engine = await make(name);
+      const engine = await make(name, precision);
       reasons.push({ name, available: true, why: engine.device });
       engine.dispose();
     } catch (error) {
@@ -83,22 +100,38 @@ function fallenBack(engine: Engine, why: string): Engine {
   return engine;
 }
 
+let precisionSaid = false;
+
+/** Says once that an engine has no mixed precision. WebGPU says itself what a device lacks. */
+function atPrecision(engine: Engine, wanted: Precision): Engine {
+  if (wanted === 'mixed' && engine.name !== 'webgpu' && !precisionSaid) {
+    precisionSaid = true;
+    process.stderr.write(`slimfit: the ${engine.name} engine computes in float32: mixed precision is had with the webgpu engine, on a GPU with matrix units\n`);
+  }
+  return engine;
+}
+
 /**
  * The engine of that name, else of the environment variable SLIMFIT_ENGINE, else the first of tensorflow and webgpu that computes on a GPU, else the first of tensorflow, wasm, cpu that starts.
- * @throws EngineUnavailableError when a named one does not run here (never another instead), InvalidArgumentError for an unknown name
+ * @throws EngineUnavailableError when a named one does not run here (never another instead), InvalidArgumentError for an unknown name or precision
  */
-export async function chooseEngine(name?: EngineName): Promise<Engine> {
+export async function chooseEngine(name?: EngineName, options: EngineOptions = {}): Promise<Engine> {
+  const precision = askedPrecision(options.precision);
+  return atPrecision(await chosenEngine(name, precision), precision);
+}
+
+async function chosenEngine(name: EngineName | undefined, precision: Precision): Promise<Engine> {
   const wanted = name ?? asked();
   if (wanted !== undefined) {
     if (!NAMES.some((n) => n === wanted)) throw new InvalidArgumentError(`no engine is called '${wanted}'${name === undefined ? ' (SLIMFIT_ENGINE)' : ''}: choose one of ${NAMES.join(', ')}`);
-    return make(wanted as EngineName);
+    return make(wanted as EngineName, precision);
   }
   let why = '';
   // TensorFlow on a CPU waits until it is known whether WebGPU has a GPU.
   let waiting: Engine | undefined;
   for (const candidate of NAMES) {
     try {
-      const engine = await make(candidate);
+      const engine = await make(candidate, precision);
       if (onGpu(engine.device)) {
         waiting?.dispose();
         return engine;

@@ -55,6 +55,24 @@ test('an unknown engine is refused with the names there are, and says when it ca
   await under('gpu', () => assert.rejects(chooseEngine(), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('SLIMFIT_ENGINE')));
 });
 
+test('mixed precision on an engine that has none is said once, and float32 it is; an unknown precision is refused, by argument and by SLIMFIT_PRECISION', async () => {
+  const said = await under('cpu', async () => {
+    for (let i = 0; i < 2; i++) {
+      const engine = await chooseEngine('cpu', { precision: 'mixed' });
+      assert.equal(engine.precision, 'float32');
+      engine.dispose();
+    }
+  });
+  assert.match(said, /^slimfit: the cpu engine computes in float32: .*webgpu.*\n$/);
+  await assert.rejects(chooseEngine('cpu', { precision: 'half' as 'mixed' }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes("'half'"));
+  process.env.SLIMFIT_PRECISION = 'tf32';
+  try {
+    await assert.rejects(chooseEngine('cpu'), (e: Error) => e instanceof InvalidArgumentError && /SLIMFIT_PRECISION.*'tf32'/.test(e.message));
+  } finally {
+    delete process.env.SLIMFIT_PRECISION;
+  }
+});
+
 test('an engine that does not start is unavailable, by argument and by environment, and never replaced', async () => {
   // No Vulkan, and on other systems no software adapter.
   const before = { ...process.env };
