@@ -8,7 +8,7 @@
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
-import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, OutOfMemoryError, StepPartlyAppliedError } from '../errors';
+import { DeviceLostError, GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, OutOfMemoryError, StepPartlyAppliedError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
@@ -425,7 +425,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    * Runs one training step, and writes a checkpoint where the option `checkpoints` says so.
    * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), OutOfMemoryError and
    *   whatever else fails before the first update, such as what the model says of a bad batch: weights, moments and policy are then as they were, and `step()` can be called again. StepPartlyAppliedError for what fails
-   *   between the first update and the last: then `rewind`, or `SlimFitTrainer.resume`.
+   *   between the first update and the last: then `rewind`, or `SlimFitTrainer.resume`. DeviceLostError when the device is gone, with the checkpoint to go on from on a new engine.
    */
   async step({ signal }: StepOptions = {}): Promise<StepRecord> {
     const record = await this.alone(async () => {
@@ -561,6 +561,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What to throw for a failure within a step. @param updated names of the parameters that were updated, undefined when no update had begun */
   private failureOf(cause: unknown, step: number, updated: readonly string[] | undefined, advice: () => string): unknown {
+    if (cause instanceof DeviceLostError) return new DeviceLostError(`step ${step}: ${cause.message}. ${this.afterLoss()}`, { cause });
     if (!updated) return cause instanceof OutOfMemoryError ? new OutOfMemoryError(`step ${step}: ${cause.message}${advice()}`, cause.bytes, { cause }) : cause;
     const training = [...this.model.parameters.values()].filter((p) => p.trains).length;
     const before = this.snapshots.filter((s) => s <= step).at(-1);
@@ -578,6 +579,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       { cause },
     );
     return this.torn;
+  }
+
+  /** What a lost device leaves of the run. */
+  private afterLoss(): string {
+    const { latest, options } = this.keeper;
+    if (latest) return `SlimFitTrainer.resume('${options!.dir}', …) on a new engine goes on from ${latest}`;
+    return `No checkpoint of this run was written${options ? ' yet' : ''}: what was trained is lost${options ? '' : '. With checkpoints: { dir: … } a run can be taken up again'}`;
   }
 
   /** What a checkpoint holds of this trainer. */

@@ -11,7 +11,7 @@ import { type Kernel, MAX_PARAMS, wgsl } from './kernel';
 const BATCH = 64;
 
 /** The most bind groups that are kept. A step of a large model uses about two thousand; another choice of frozen layers brings others. */
-const MOST_BIND_GROUPS = 16_384;
+export const MOST_BIND_GROUPS = 16_384;
 
 /** A kernel that is compiled. */
 interface Compiled {
