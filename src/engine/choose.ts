@@ -5,13 +5,11 @@
 import { EngineUnavailableError, InvalidArgumentError } from '../errors';
 import type { Engine, EngineName } from './engine';
 import { ENGINE_NAMES, type EngineReason, firstOf, type Makers, startFirst, survey } from './order';
-import type { AdapterKind, AdapterSummary } from './webgpu/dawn';
+import type { WebgpuOptions } from './webgpu/createWebgpuEngine';
+import type { AdapterSummary } from './webgpu/dawn';
 
-/** How an engine is made. */
-export interface EngineOptions {
-  /** What `webgpu` computes on: `hardware`, a GPU, by default, or what the environment variable SLIMFIT_WEBGPU_ADAPTER says; `software` is a driver that computes on the CPU, slowly. */
-  readonly adapter?: AdapterKind;
-}
+/** How a webgpu engine is made; the others have no options. */
+export type EngineOptions = Omit<WebgpuOptions, 'dawn'>;
 
 /** What `chooseEngine()` will pick. */
 export interface EngineChoice {

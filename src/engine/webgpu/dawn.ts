@@ -76,6 +76,7 @@ export function loadDawn(flags: readonly string[] = []): Promise<GPU> {
 }
 
 async function load(flags: readonly string[]): Promise<GPU> {
+  // A back end that is named may be another than Vulkan.
   const missing = flags.some((f) => f.startsWith('backend=')) ? undefined : missingVulkan();
   if (missing) throw new EngineUnavailableError(missing);
   try {
