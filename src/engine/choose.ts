@@ -5,11 +5,7 @@
 import { EngineUnavailableError, InvalidArgumentError } from '../errors';
 import type { Engine, EngineName } from './engine';
 import { ENGINE_NAMES, type EngineReason, firstOf, type Makers, startFirst, survey } from './order';
-import type { WebgpuOptions } from './webgpu/createWebgpuEngine';
-import type { AdapterSummary } from './webgpu/dawn';
-
-/** How a webgpu engine is made; the others have no options. */
-export type EngineOptions = Omit<WebgpuOptions, 'dawn'>;
+import type { AdapterSummary, EngineOptions } from './webgpu/adapters';
 
 /** What `chooseEngine()` will pick. */
 export interface EngineChoice {

@@ -1,11 +1,10 @@
 /** A WebGPU engine for this machine. */
-import { type AdapterKind, openDevice } from './dawn';
+import type { EngineOptions } from './adapters';
+import { openDevice } from './dawn';
 import { WebgpuEngine } from './webgpuEngine';
 
-/** How a WebGPU engine is made. */
-export interface WebgpuOptions {
-  /** `hardware` by default, or what the environment variable SLIMFIT_WEBGPU_ADAPTER says; `software` computes on the CPU, slowly. */
-  readonly adapter?: AdapterKind;
+/** The same, and what measurements need. */
+export interface WebgpuOptions extends EngineOptions {
   /** Dawn's own options, for measurements: `backend=null` computes nothing. */
   readonly dawn?: readonly string[];
 }
