@@ -1,10 +1,10 @@
 /** Everything that `slimfit` offers, by what it is for. */
 
 // Engines: where tensors live and what computes.
-export { chooseEngine, type EngineChoice, type EngineOptions } from './engine/choose';
+export { chooseEngine, type EngineChoice } from './engine/choose';
 export { engineChoice } from './inspect/engineCard';
 export type { EngineReason } from './engine/order';
-export type { AdapterKind, AdapterSummary } from './engine/webgpu/dawn';
+export type { AdapterKind, AdapterSummary, EngineOptions } from './engine/webgpu/adapters';
 export { CATEGORIES, FIXED_POINT, ROW_SCALED } from './engine/engine';
 export type {
   AdamWOptions,

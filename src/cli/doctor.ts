@@ -6,7 +6,7 @@ import { engineChoice } from '../engine/choose';
 import type { EngineName } from '../engine/engine';
 import { onGpu } from '../engine/order';
 import { addonPackage, fusedKernels } from '../engine/tfjs/tensorflowBinding';
-import type { AdapterSummary } from '../engine/webgpu/dawn';
+import type { AdapterSummary } from '../engine/webgpu/adapters';
 import { adapterFacts } from '../inspect/engineCard';
 import { findKernelspec } from '../../kernel/install';
 import { HOME, pythonProgram } from './project';

@@ -210,7 +210,7 @@ export abstract class BaseEngine<Raw> {
       `${this.name} on ${this.device}: ${tensors} tensor${tensors === 1 ? '' : 's'}`,
       `${''.padEnd(14)}${'now'.padStart(10)}${'at most'.padStart(12)}`,
       ...rows.map(([what, now, most]) => `${what.padEnd(14)}${formatBytes(now).padStart(10)}${formatBytes(most).padStart(12)}`),
-      ...(held ? [`It holds ${formatBytes(held.bytes)} of the device in ${held.buffers} buffers; ${formatBytes(held.idleBytes)} wait for tensors to come.`] : []),
+      ...(held ? [`It holds ${formatBytes(held.bytes)} of the device in ${held.buffers} buffer${held.buffers === 1 ? '' : 's'}; ${formatBytes(held.idleBytes)} wait for tensors to come.`] : []),
     ];
     return { 'text/plain': lines.join('\n') };
   }

@@ -5,18 +5,7 @@
 import { EngineUnavailableError, InvalidArgumentError } from '../errors';
 import type { Engine, EngineName, Precision } from './engine';
 import { ENGINE_NAMES, type EngineReason, firstOf, type Makers, startFirst, survey } from './order';
-import type { AdapterKind, AdapterSummary } from './webgpu/dawn';
-
-/** How an engine is made. */
-export interface EngineOptions {
-  /** What `webgpu` computes on: `hardware`, a GPU, by default, or what the environment variable SLIMFIT_WEBGPU_ADAPTER says; `software` is a driver that computes on the CPU, slowly. */
-  readonly adapter?: AdapterKind;
-  /**
-   * `mixed`: matrix products of float16 summed in float32, on a GPU's matrix units, which the `webgpu` engine alone has; another engine, or a device without such units, computes in float32, and that is said once on stderr. Default:
-   * what the environment variable SLIMFIT_PRECISION says, else `float32`.
-   */
-  readonly precision?: Precision;
-}
+import type { AdapterSummary, EngineOptions } from './webgpu/adapters';
 
 /** What `chooseEngine()` will pick. */
 export interface EngineChoice {

@@ -1,6 +1,6 @@
 /** How a machine's engines show themselves in a notebook: what each computes on, or why it does not start, which is taken, and WebGPU's adapters. */
 import { type EngineChoice, engineChoice as choose } from '../engine/choose';
-import { ADAPTER_FEATURES, type AdapterSummary } from '../engine/webgpu/dawn';
+import { ADAPTER_FEATURES, type AdapterSummary } from '../engine/webgpu/adapters';
 import { showing } from './cards';
 import type { MimeBundle } from './kernelApi';
 import { COLOURS } from './palette';
@@ -22,7 +22,8 @@ export function adapterFacts({ maxBuffer, maxBinding, workgroupThreads, workgrou
   ];
 }
 
-function choiceBundle({ chosen, because, reasons, adapters }: EngineChoice): MimeBundle {
+/** A choice as data by mime type. */
+export function choiceBundle({ chosen, because, reasons, adapters }: EngineChoice): MimeBundle {
   const verdict = `Trains on ${chosen ?? 'nothing'}: ${because}`;
   const left = 'text-align:left;vertical-align:top';
   const mark = (yes: boolean) => `<span style="color:${yes ? COLOURS.green : COLOURS.vermilion}">${yes ? '✓' : '✗'}</span>`;

@@ -152,7 +152,7 @@ export class LiveView {
       if (points.length === 1) points.push(`${chartAt + 4},${y(peaks[from]).toFixed(1)}`);
       return `<polyline points="${points.join(' ')}" fill="none" stroke="${colour}" stroke-width="1.5"/>`;
     });
-    return `${label(0, top + 12, 'on the device: peak of the step, and full what stays')}${label(WIDTH, top + 12, `last ${history.length - from} steps, up to ${formatBytes(most)}`, 'end')}<rect x="${chartAt}" y="${under}" width="${WIDTH - chartAt}" height="${DEVICE - 38}" fill="rgba(127,127,127,0.15)"/>${bars.join('')}${lines.join('')}`;
+    return `${label(0, top + 12, 'on the device; pale: peak of the step, full: what stays')}${label(WIDTH, top + 12, `last ${history.length - from} steps, up to ${formatBytes(most)}`, 'end')}<rect x="${chartAt}" y="${under}" width="${WIDTH - chartAt}" height="${DEVICE - 38}" fill="rgba(127,127,127,0.15)"/>${bars.join('')}${lines.join('')}`;
   }
 
   private curve(label: (x: number, y: number, text: string, anchor?: string) => string): string {

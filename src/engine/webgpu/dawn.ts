@@ -7,31 +7,8 @@ import { homedir } from 'node:os';
 import path from 'node:path';
 import { EngineUnavailableError, InvalidArgumentError } from '../../errors';
 import type { Precision } from '../engine';
+import type { AdapterKind, AdapterSummary } from './adapters';
 import { type MatrixAdapter, type MatrixUnit, matrixUnitOf, MIXED_TOGGLES } from './matrixUnit';
-
-/** Which kind of adapter computes: a GPU, or a driver that emulates one on the CPU. */
-export type AdapterKind = 'hardware' | 'software';
-
-/** One adapter that Dawn sees. */
-export interface AdapterSummary {
-  readonly kind: AdapterKind;
-  /** 'NVIDIA H100 PCIe', 'SwiftShader', … */
-  readonly name: string;
-  /** Largest buffer, bytes; no tensor can be larger than it or `maxBinding`. */
-  readonly maxBuffer: number;
-  /** Largest part of a buffer that a kernel sees, bytes. */
-  readonly maxBinding: number;
-  /** Threads of a workgroup at most, and the memory that they share, bytes. */
-  readonly workgroupThreads: number;
-  readonly workgroupBytes: number;
-  /** WebGPU's names of all that it can. */
-  readonly features: readonly string[];
-  /** What `precision: 'mixed'` computes on ('matrix units of 16×16×16'), or why it would be float32. */
-  readonly mixed: string;
-}
-
-/** The features that matter here: products in 16 bits, subgroups, tensor cores, the device's own clock. */
-export const ADAPTER_FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query'] as const;
 
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|microsoft basic render/i;
 
