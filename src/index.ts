@@ -9,6 +9,9 @@ export { CATEGORIES, FIXED_POINT, ROW_SCALED } from './engine/engine';
 export type {
   AdamWOptions,
   AdamWState,
+  AttentionGradients,
+  AttentionOperand,
+  AttentionSettings,
   Category,
   CodeEncoding,
   DeviceTensor,

@@ -13,7 +13,7 @@ import { parseTrain } from './trainOptions';
 const HELP = `slimfit plan --recipe NAME [options]      the memory of a training step; options as of \`slimfit train\`, and
 
   --budget BYTES          such as 8GiB, 500MB: the largest batch that fits, or with --batch-size the smallest change that makes it fit
-  --kernels NAME          whose temporaries count: fused (TensorFlow on a CPU, default), tensorflow (a GPU), composed (wasm, cpu)
+  --kernels NAME          whose temporaries count: fused (TensorFlow on a CPU, default), tensorflow (a GPU), webgpu, composed (wasm, cpu)
 `;
 
 /** @returns the exit code */
@@ -67,7 +67,7 @@ function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnTyp
     ['kept for backward', formatBytes(p.activationBytes)],
     ['gradients, temporaries', `${formatBytes(p.temporaryBytes)} at the peak, of gradients at most ${formatBytes(p.gradientBytes)} at a time`],
     ...(blockBytes < Infinity ? [['temporaries', `of attention and MLP in blocks of ${formatBytes(blockBytes)}`] as const] : []),
-    ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : 'TensorFlow'} takes below the engine`],
+    ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : query.kernels === 'webgpu' ? 'Dawn' : 'TensorFlow'} takes below the engine`],
   ];
   return `${table(rows)}\nkept for backward, by role and encoding\n${table(sums(p, (a) => `${a.role}, ${a.encoding}`))}\nkept for backward, by part of the model\n${table(sums(p, (a) => a.part))}`;
 }

@@ -77,7 +77,7 @@ export interface MemoryQuery {
    * that others leave at once; else of every parameter, which is an upper bound where they leave after `idleAfter` steps.
    */
   readonly moments?: 'every parameter' | 'what trains';
-  /** Whose temporaries count; default `fused`, TensorFlow on a CPU. On a GPU `tensorflow`, on the wasm and cpu engines `composed`. */
+  /** Whose temporaries count; default `fused`, TensorFlow on a CPU. On a GPU `tensorflow` or `webgpu`, on the wasm and cpu engines `composed`. */
   readonly kernels?: Kernels;
 }
 
@@ -356,7 +356,7 @@ function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['c
   if (!q.gradientCheckpointing) next({ gradientCheckpointing: true });
   if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
   // On a CPU the host's memory is the device's.
-  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && q.kernels === 'tensorflow' && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
+  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && (q.kernels === 'tensorflow' || q.kernels === 'webgpu') && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
   if (q.optimizer?.moments !== '8-bit') nextMoments({ moments: '8-bit' });
   if (!q.sparseEmbeddings && q.kind !== 'image-classification') next({ sparseEmbeddings: true });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
@@ -367,7 +367,7 @@ function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['c
 
 /**
  * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks, then gradient accumulation in 2, 4, … micro-batches, then gradient
- * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow`) moments of frozen layers on the host, then 8-bit moments, then word embeddings by the rows of a step, then mode `tuned`, then frozen biases, then higher freeze rates;
+ * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow` or `webgpu`) moments of frozen layers on the host, then 8-bit moments, then word embeddings by the rows of a step, then mode `tuned`, then frozen biases, then higher freeze rates;
  * each on top of those before it that made the step smaller.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
