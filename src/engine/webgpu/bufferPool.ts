@@ -150,6 +150,8 @@ export class BufferPool {
   takeRefusal(): OutOfMemoryError | undefined {
     const refused = this.refused;
     this.refused = undefined;
+    // What was in use when memory ran out is no measure of what to hold from here on.
+    if (refused) this.peakInUse = 0;
     return refused;
   }
 

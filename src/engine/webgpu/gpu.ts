@@ -99,6 +99,10 @@ export class Gpu {
   private counted = 0;
   private lostInfo: GPUDeviceLostInfo | undefined;
   private failure: string | undefined;
+  /** Scopes of batches that are not answered yet. */
+  private readonly scopes = new Set<Promise<void>>();
+  /** How often the device refused a buffer. */
+  private refusals = 0;
   private closed = false;
   private counters = { bindGroupsMade: 0, stagingBuffers: 0, dispatches: 0, submissions: 0 };
 
@@ -119,8 +123,9 @@ export class Gpu {
     if (this.lostInfo && !this.closed) throw lost(this.opened.name, this.lostInfo);
     const refused = this.pool.takeRefusal();
     if (!refused) return;
-    this.failure = undefined;
     this.flush();
+    this.failure = undefined;
+    this.refusals++;
     // What was lost is told; from here on updates count again.
     this.device.queue.writeBuffer(this.done.buffer, 0, Uint32Array.of(this.begun));
     throw refused;
@@ -132,11 +137,20 @@ export class Gpu {
     return { done: this.done, begun: this.begun };
   }
 
+  /**
+   * The encoder of the batch under way. What goes wrong in a batch is caught by a scope of its own: Dawn would write each error of a batch that uses a buffer which the device had no memory for to the
+   * terminal, dozens of them.
+   */
+  private open(): GPUCommandEncoder {
+    if (this.encoder) return this.encoder;
+    this.device.pushErrorScope('validation');
+    return (this.encoder = this.device.createCommandEncoder());
+  }
+
   /** The pass of the batch under way. A new batch counts itself first. */
   private begin(): GPUComputePassEncoder {
     if (this.pass) return this.pass;
-    this.encoder ??= this.device.createCommandEncoder();
-    this.pass = this.encoder.beginComputePass();
+    this.pass = this.open().beginComputePass();
     if (this.counted !== this.batch) {
       this.counted = this.batch;
       this.begun = (this.begun + 1) >>> 0;
@@ -153,8 +167,8 @@ export class Gpu {
   run(key: string, make: () => Kernel, reads: readonly Slot[], writes: readonly Slot[], params: readonly number[], x: number, y = 1, z = 1): void {
     if (x * y * z === 0) return;
     const kernel = this.compiled.get(key) ?? this.compile(key, make());
-    const group = this.bindGroup(kernel.layout, reads, writes);
     const pass = this.begin();
+    const group = this.bindGroup(kernel.layout, reads, writes);
     if (this.current !== kernel.pipeline) pass.setPipeline((this.current = kernel.pipeline));
     if (this.bound !== group) pass.setBindGroup(0, (this.bound = group));
     if (this.differ(kernel.floats, params)) pass.setImmediates(0, this.words, 0, 4 * params.length);
@@ -238,12 +252,32 @@ export class Gpu {
     this.set = 0;
   }
 
+  /** Notes what the scope of a batch caught. */
+  private caught(): void {
+    const { refusals } = this;
+    const check: Promise<void> = this.device.popErrorScope().then(
+      (error) => {
+        this.scopes.delete(check);
+        // What follows from a buffer that was refused is told with it.
+        if (error && refusals === this.refusals) this.failure ??= error.message;
+      },
+      () => void this.scopes.delete(check),
+    );
+    this.scopes.add(check);
+  }
+
+  /** Waits until it is known what became of everything submitted so far. */
+  private async settled(): Promise<void> {
+    await Promise.all([...this.scopes, this.pool.settled()]);
+  }
+
   /** Submits what is recorded. */
   flush(): void {
     if (this.encoder) {
       this.endPass();
       this.device.queue.submit([this.encoder.finish()]);
       this.encoder = undefined;
+      this.caught();
       this.counters.submissions++;
       this.recorded = 0;
       this.batch++;
@@ -265,8 +299,7 @@ export class Gpu {
     if (!waiting) this.counters.stagingBuffers++;
     if (bytes > 0) {
       this.endPass();
-      this.encoder ??= this.device.createCommandEncoder();
-      this.encoder.copyBufferToBuffer(slot.buffer, 0, staging, 0, bytes);
+      this.open().copyBufferToBuffer(slot.buffer, 0, staging, 0, bytes);
     }
     this.flush();
     try {
@@ -274,12 +307,13 @@ export class Gpu {
     } catch (cause) {
       staging.destroy();
       this.counters.stagingBuffers--;
-      await this.pool.settled();
+      await this.settled();
       // The event of a lost device comes after the failed wait.
       await new Promise((resolve) => setImmediate(resolve));
       this.check();
       if (!(await refused)) throw new DeviceLostError(`${this.opened.name} gave no values (${(cause as Error).message}): start a new engine and load the last checkpoint`, { cause });
       this.failure = undefined;
+      this.refusals++;
       this.pool.trim(Infinity);
       throw new OutOfMemoryError(`the device has no memory to read a tensor of ${bytes} bytes: free tensors, and read again`, bytes, { cause });
     }
@@ -288,7 +322,7 @@ export class Gpu {
     const others = this.staging.get(size);
     if (others) others.push(staging);
     else this.staging.set(size, [staging]);
-    await this.pool.settled();
+    await this.settled();
     this.check();
     const failure = this.failure;
     this.failure = undefined;
