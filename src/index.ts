@@ -21,6 +21,7 @@ export type {
   LossResult,
   MatmulOptions,
   MemoryReport,
+  Precision,
   RandomKey,
   RowScaled,
   RowStats,
@@ -78,6 +79,7 @@ export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, 
 export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';
 export type { CheckpointOptions } from './training/checkpoints';
 export { listCheckpoints, type CheckpointManifest, type StoredCheckpoint } from './training/checkpointFolder';
+export type { LossScaling } from './training/lossScale';
 export type { StepRecord } from './training/stepRecord';
 export { loadStudy, study, type StudyOptions, type StudyProgress, type StudyRunOptions } from './training/study';
 export type {

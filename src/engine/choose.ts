@@ -3,7 +3,7 @@
  * said aloud, once.
  */
 import { EngineUnavailableError, InvalidArgumentError } from '../errors';
-import type { Engine, EngineName } from './engine';
+import type { Engine, EngineName, Precision } from './engine';
 import { ENGINE_NAMES, type EngineReason, firstOf, type Makers, startFirst, survey } from './order';
 import type { AdapterSummary, EngineOptions } from './webgpu/adapters';
 
@@ -37,6 +37,13 @@ function asked(): string | undefined {
   return process.env.SLIMFIT_ENGINE || undefined;
 }
 
+/** The precision that is asked for, by argument or by SLIMFIT_PRECISION. */
+function askedPrecision(given: Precision | undefined): Precision {
+  const asked = given ?? (process.env.SLIMFIT_PRECISION || 'float32');
+  if (asked !== 'float32' && asked !== 'mixed') throw new InvalidArgumentError(`precision${given === undefined ? ' (SLIMFIT_PRECISION)' : ''} is '${asked}': it must be float32 or mixed`);
+  return asked;
+}
+
 async function make(name: EngineName, options: EngineOptions): Promise<Engine> {
   try {
     return await MAKERS[name](options);
@@ -50,7 +57,7 @@ const makersWith = (options: EngineOptions): Makers => Object.fromEntries(ENGINE
 
 /** Starts each engine in turn to see what this machine has, and looks at WebGPU's adapters. */
 export async function engineChoice(): Promise<EngineChoice> {
-  const reasons = await survey(makersWith({}));
+  const reasons = await survey(makersWith({ precision: askedPrecision(undefined) }));
   const adapters = await import('./webgpu/dawn').then(({ listAdapters }) => listAdapters()).catch(() => []);
   const wanted = asked();
   if (wanted === undefined) {
@@ -70,11 +77,27 @@ function sayFallback({ name }: Engine, why: string): void {
   process.stderr.write(`slimfit: falling back to the ${name} engine, ${COST[name]}, because ${why}\n`);
 }
 
+let precisionSaid = false;
+
+/** Says once that an engine has no mixed precision. WebGPU says itself what a device lacks. */
+function sayPrecision({ name }: Engine, wanted: Precision): void {
+  if (wanted !== 'mixed' || name === 'webgpu' || precisionSaid) return;
+  precisionSaid = true;
+  process.stderr.write(`slimfit: the ${name} engine computes in float32: mixed precision is had with the webgpu engine, on a GPU with matrix units\n`);
+}
+
 /**
  * The engine of that name, else of the environment variable SLIMFIT_ENGINE, else the first of tensorflow and webgpu that computes on a GPU, else the first of tensorflow, wasm, cpu that starts.
- * @throws EngineUnavailableError when a named one does not run here (never another instead), InvalidArgumentError for an unknown name, or an adapter for an engine that has none
+ * @throws EngineUnavailableError when a named one does not run here (never another instead), InvalidArgumentError for an unknown name or precision, or an adapter for an engine that has none
  */
 export async function chooseEngine(name?: EngineName, options: EngineOptions = {}): Promise<Engine> {
+  const precision = askedPrecision(options.precision);
+  const engine = await chosenEngine(name, { ...options, precision });
+  sayPrecision(engine, precision);
+  return engine;
+}
+
+async function chosenEngine(name: EngineName | undefined, options: EngineOptions): Promise<Engine> {
   const wanted = name ?? asked();
   const { adapter } = options;
   if (adapter !== undefined && adapter !== 'hardware' && adapter !== 'software') throw new InvalidArgumentError(`adapter is '${String(adapter)}': it must be hardware or software`);

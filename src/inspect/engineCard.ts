@@ -13,11 +13,12 @@ export async function engineChoice(): Promise<EngineChoice> {
 }
 
 /** What is to be known of an adapter: names and values. */
-export function adapterFacts({ maxBuffer, maxBinding, workgroupThreads, workgroupBytes, features }: AdapterSummary): readonly (readonly [name: string, value: string])[] {
+export function adapterFacts({ maxBuffer, maxBinding, workgroupThreads, workgroupBytes, features, mixed }: AdapterSummary): readonly (readonly [name: string, value: string])[] {
   return [
     ['largest tensor', `${formatBytes(Math.min(maxBuffer, maxBinding))} (buffer ${formatBytes(maxBuffer)}, binding ${formatBytes(maxBinding)})`],
     ['workgroup', `${workgroupThreads} threads, ${formatBytes(workgroupBytes)} in common`],
     ...ADAPTER_FEATURES.map((f) => [f.endsWith('matrix') ? `${f} (tensor cores)` : f, features.includes(f) ? 'yes' : 'no'] as const),
+    ['mixed precision', mixed],
   ];
 }
 

@@ -62,6 +62,24 @@ test('an adapter is chosen for webgpu alone, and is hardware or software', async
     await assert.rejects(chooseEngine(name, { adapter: 'fast' as 'hardware' }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes("'fast'") && /hardware or software/.test(e.message));
 });
 
+test('mixed precision on an engine that has none is said once, and float32 it is; an unknown precision is refused, by argument and by SLIMFIT_PRECISION', async () => {
+  const said = await under('cpu', async () => {
+    for (let i = 0; i < 2; i++) {
+      const engine = await chooseEngine('cpu', { precision: 'mixed' });
+      assert.equal(engine.precision, 'float32');
+      engine.dispose();
+    }
+  });
+  assert.match(said, /^slimfit: the cpu engine computes in float32: .*webgpu.*\n$/);
+  await assert.rejects(chooseEngine('cpu', { precision: 'half' as 'mixed' }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes("'half'"));
+  process.env.SLIMFIT_PRECISION = 'tf32';
+  try {
+    await assert.rejects(chooseEngine('cpu'), (e: Error) => e instanceof InvalidArgumentError && /SLIMFIT_PRECISION.*'tf32'/.test(e.message));
+  } finally {
+    delete process.env.SLIMFIT_PRECISION;
+  }
+});
+
 test('an engine that does not start is unavailable, by argument and by environment, and never replaced', async () => {
   // No Vulkan, and on other systems no software adapter.
   const before = { ...process.env };

@@ -20,6 +20,7 @@ for (const [suite, least] of [
   ['kernels', 13],
   ['memory', 9],
   ['choice', 5],
+  ['mixed', 11],
 ] as const)
   test(`WebGPU on SwiftShader: ${suite}`, { skip: noSoftwareVulkan }, (t) => report(t, onSoftwareVulkan(`test/engine/webgpu/${suite}.ts`), least));
 
@@ -35,7 +36,7 @@ test('the doctor tells the software adapter, its limits and features, and SLIMFI
   const { code, out, err } = onSoftwareVulkan('src/cli/main.ts', 'doctor');
   assert.equal(code, 0, err);
   assert.match(out, /^engine +✓ webgpu: CPU \(WebGPU, .*SwiftShader/m, err);
-  assert.match(out, /^adapter +software .*SwiftShader.*; largest tensor: 1\.0 GiB \(buffer 1\.0 GiB, binding 1\.0 GiB\); workgroup: 256 threads, 32\.0 KiB in common; shader-f16: (yes|no); subgroups: yes; chromium-experimental-subgroup-matrix \(tensor cores\): (yes|no); timestamp-query: yes$/m);
+  assert.match(out, /^adapter +software .*SwiftShader.*; largest tensor: 1\.0 GiB \(buffer 1\.0 GiB, binding 1\.0 GiB\); workgroup: 256 threads, 32\.0 KiB in common; shader-f16: (yes|no); subgroups: yes; chromium-experimental-subgroup-matrix \(tensor cores\): (yes|no); timestamp-query: yes; mixed precision: .+$/m);
   // A software adapter is never taken without being asked for.
   assert.match(out, /^trains on +(tensorflow|wasm|cpu): no engine finds a GPU here/m);
   const asked = runApart('src/cli/main.ts', ['doctor'], { ...SOFTWARE_VULKAN, SLIMFIT_WEBGPU_ADAPTER: 'software', SLIMFIT_ENGINE: 'webgpu' });
@@ -57,11 +58,11 @@ test('where Dawn does not load the doctor says why and what to do, and another e
   assert.match(out, /^trains on +(tensorflow|wasm|cpu): /m);
 });
 
-test('WebGPU on the GPU of this machine: contract and kernels', async (t) => {
+test('WebGPU on the GPU of this machine: contract, kernels and mixed precision', async (t) => {
   try {
     (await createWebgpuEngine({ adapter: 'hardware' })).dispose();
   } catch (error) {
     return t.skip((error as Error).message);
   }
-  for (const [suite, least] of [['contract', 28], ['kernels', 13]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
+  for (const [suite, least] of [['contract', 28], ['kernels', 13], ['mixed', 11]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
 });

@@ -5,8 +5,8 @@ import type { AdapterSummary } from '../../src/engine/webgpu/adapters';
 import { choiceBundle } from '../../src/inspect/engineCard';
 
 const GIB = 2 ** 30;
-const gpu: AdapterSummary = { kind: 'hardware', name: 'GPU <b>1</b>', maxBuffer: 16 * GIB, maxBinding: 4 * GIB, workgroupThreads: 1024, workgroupBytes: 48 * 1024, features: ['chromium-experimental-subgroup-matrix', 'shader-f16', 'subgroups'] } as AdapterSummary;
-const software: AdapterSummary = { ...gpu, kind: 'software', name: 'on the CPU', maxBuffer: GIB, maxBinding: 2 * GIB, workgroupThreads: 256, workgroupBytes: 32 * 1024, features: ['timestamp-query'] };
+const gpu: AdapterSummary = { kind: 'hardware', name: 'GPU <b>1</b>', maxBuffer: 16 * GIB, maxBinding: 4 * GIB, workgroupThreads: 1024, workgroupBytes: 48 * 1024, features: ['chromium-experimental-subgroup-matrix', 'shader-f16', 'subgroups'], mixed: 'matrix units of 16×16×16' };
+const software: AdapterSummary = { ...gpu, kind: 'software', name: 'on the CPU', maxBuffer: GIB, maxBinding: 2 * GIB, workgroupThreads: 256, workgroupBytes: 32 * 1024, features: ['timestamp-query'], mixed: 'float32, since it has none' };
 const choice: EngineChoice = {
   chosen: 'webgpu',
   because: 'it computes on a GPU, and tensorflow does not',
@@ -32,6 +32,7 @@ test('a choice in a cell: the verdict, each engine with a mark and its reason, e
     '  subgroups: yes',
     '  chromium-experimental-subgroup-matrix (tensor cores): yes',
     '  timestamp-query: no',
+    '  mixed precision: matrix units of 16×16×16',
     'WebGPU adapter on the CPU (software)',
     '  largest tensor: 1.0 GiB (buffer 1.0 GiB, binding 2.0 GiB)',
     '  workgroup: 256 threads, 32.0 KiB in common',
@@ -39,6 +40,7 @@ test('a choice in a cell: the verdict, each engine with a mark and its reason, e
     '  subgroups: no',
     '  chromium-experimental-subgroup-matrix (tensor cores): no',
     '  timestamp-query: yes',
+    '  mixed precision: float32, since it has none',
   ]);
   // What drivers call themselves is text, never markup.
   assert.ok(html.includes('GPU &#60;b&#62;1&#60;/b&#62;') && !html.includes('<b>'));

@@ -10,6 +10,6 @@ export interface WebgpuOptions extends EngineOptions {
 }
 
 /** @throws EngineUnavailableError when the machine has no adapter of that kind */
-export async function createWebgpuEngine({ adapter, dawn }: WebgpuOptions = {}): Promise<WebgpuEngine> {
-  return new WebgpuEngine(await openDevice(adapter, dawn));
+export async function createWebgpuEngine({ adapter, precision, dawn }: WebgpuOptions = {}): Promise<WebgpuEngine> {
+  return new WebgpuEngine(await openDevice(adapter, dawn, precision));
 }
