@@ -1,6 +1,6 @@
 /**
  * The order of the engines: the first of tensorflow, webgpu, wasm, cpu that computes on a GPU, else the first of tensorflow, wasm, cpu that starts. webgpu on a CPU is a software driver, slower than all of
- * them but cpu: it is taken when it is named, never by itself.
+ * them: it is taken when it is named, never by itself.
  */
 import { EngineUnavailableError } from '../errors';
 import type { Engine, EngineName } from './engine';

@@ -1,5 +1,4 @@
 /** What WebGPU's adapters are to those above the engine, and how an engine on one is asked for. No type here is WebGPU's own: a notebook's cell knows none of them. */
-
 import type { Precision } from '../engine';
 
 /** Which kind of adapter computes: a GPU, or a driver that emulates one on the CPU. */
@@ -26,13 +25,13 @@ export interface AdapterSummary {
 /** The features that matter here: products in 16 bits, subgroups, tensor cores, the device's own clock. */
 export const ADAPTER_FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix', 'timestamp-query'] as const;
 
-/** How an engine is made: the adapter is for webgpu alone. */
+/** How an engine is made. */
 export interface EngineOptions {
-  /** `hardware` by default, or what the environment variable SLIMFIT_WEBGPU_ADAPTER says; `software` computes on the CPU, slowly. */
+  /** What `webgpu` computes on: `hardware`, a GPU, by default, or what the environment variable SLIMFIT_WEBGPU_ADAPTER says; `software` is a driver that computes on the CPU, slowly. */
   readonly adapter?: AdapterKind;
   /**
-   * `mixed`: matrix products round their operands to float16 and sum in float32, on a GPU's matrix units, which the `webgpu` engine alone has; all else, and what is stored, stays float32. Another engine, or a device without such units,
-   * computes in float32, which is said once on stderr and shows in `engine.precision`. Default: what the environment variable SLIMFIT_PRECISION says, else `float32`.
+   * `mixed`: matrix products of float16 summed in float32, on a GPU's matrix units, which the `webgpu` engine alone has; another engine, or a device without such units, computes in float32, and that is said once on stderr and
+   * shows in `engine.precision`. Default of `chooseEngine`: what the environment variable SLIMFIT_PRECISION says, else `float32`.
    */
   readonly precision?: Precision;
 }
