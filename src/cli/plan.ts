@@ -13,7 +13,7 @@ import { parseTrain } from './trainOptions';
 const HELP = `slimfit plan --recipe NAME [options]      the memory of a training step; options as of \`slimfit train\`, and
 
   --budget BYTES          such as 8GiB, 500MB: the largest batch that fits, or with --batch-size the smallest change that makes it fit
-  --kernels NAME          whose temporaries count: fused (TensorFlow on a CPU, default), tensorflow (a GPU), composed (wasm, cpu)
+  --kernels NAME          whose temporaries count: fused (TensorFlow on a CPU, default), tensorflow (a GPU), webgpu, composed (wasm, cpu)
 `;
 
 /** @returns the exit code */
@@ -29,10 +29,10 @@ export function planText(argv: readonly string[]): string {
   const budgetText = take(rest, '--budget');
   const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
   const request = parseTrain([...rest, '--dry-run'])!;
-  const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing } = request;
+  const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings } = request;
   if (request.policy) throw new InvalidArgumentError('slimfit plan plans inter-layer scheduling only: of another --policy, `slimfit train --dry-run` tells the bytes of the first step');
   const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
-  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing }), kernels };
+  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings }), kernels };
   if (budgetText === undefined) return report(`${recipe.name} (${recipe.source})`, { plan: planMemory(query), changes: {} }, query);
   const { batchSize, ...open } = query;
   const isBatchGiven = rest.some((a) => a === '--batch-size' || a.startsWith('--batch-size='));
@@ -54,20 +54,20 @@ function take(words: string[], option: string): string | undefined {
 function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnType<typeof memoryQuery>, budget?: number): string {
   const mode = changes.mode ?? query.mode ?? 'paper';
   const blockBytes = blockBytesOf(changes.blockBytes ?? query.blockBytes, mode);
-  const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing, optimizer = {} } = { ...query, ...changes };
+  const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, optimizer = {} } = { ...query, ...changes };
   const changed = Object.keys(changes).length > 0 ? ' (changed to fit)' : '';
   const rows: readonly (readonly [string, string])[] = [
     ['task', title],
     ...(budget === undefined ? [] : [['budget', `${formatBytes(budget)}${changed}`] as const]),
     ['batch', `${p.batchSize} × ${query.length === undefined ? `${query.imageSize}×${query.imageSize} pixels` : `${query.length} tokens`}${microBatchText(p.batchSize, gradientAccumulationSteps)}`],
-    ['mode', modeText(typeof mode === 'string' ? mode : mode.name, frozenBiases, gradientCheckpointing)],
+    ['mode', modeText(typeof mode === 'string' ? mode : mode.name, frozenBiases, gradientCheckpointing, sparseEmbeddings)],
     ['freeze rate', `${changes.freezeRate ?? query.freezeRate}: ${p.layers - p.trains.length} of ${p.layers} layers frozen, here those that leave the costliest to train`],
     ['weights', formatBytes(p.weightBytes)],
     ['optimizer moments', `${formatBytes(p.momentBytes)} ${(optimizer.idleMoments ?? 'keep') === 'keep' ? 'once every layer has trained' : 'at most'}: ${momentsInWords(optimizer)}`],
     ['kept for backward', formatBytes(p.activationBytes)],
     ['gradients, temporaries', `${formatBytes(p.temporaryBytes)} at the peak, of gradients at most ${formatBytes(p.gradientBytes)} at a time`],
     ...(blockBytes < Infinity ? [['temporaries', `of attention and MLP in blocks of ${formatBytes(blockBytes)}`] as const] : []),
-    ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : 'TensorFlow'} takes below the engine`],
+    ['peak', `${formatBytes(p.peakBytes)}, without what ${query.kernels === 'composed' ? 'the engine’s library' : query.kernels === 'webgpu' ? 'Dawn' : 'TensorFlow'} takes below the engine`],
   ];
   return `${table(rows)}\nkept for backward, by role and encoding\n${table(sums(p, (a) => `${a.role}, ${a.encoding}`))}\nkept for backward, by part of the model\n${table(sums(p, (a) => a.part))}`;
 }

@@ -3,7 +3,8 @@
  * (a tf.Tensor, an id of TensorFlow, a GPU buffer) is released; this class decides when.
  */
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../errors';
-import { CATEGORIES, type Category, type DeviceTensor, type DType, type MemoryReport } from './engine';
+import { formatBytes } from '../units';
+import { CATEGORIES, type Category, type DeviceTensor, type DType, type EngineName, type MemoryReport, type Precision } from './engine';
 
 /** Device memory that one or more tensors look at. */
 interface Storage {
@@ -70,6 +71,9 @@ const zero = (): Record<Category, number> => ({ weights: 0, optimizer: 0, gradie
 
 /** Tensors, storages, scopes and bytes. `Raw` is the engine's own handle of a tensor. */
 export abstract class BaseEngine<Raw> {
+  abstract readonly name: EngineName;
+  abstract readonly device: string;
+  readonly precision: Precision = 'float32';
   private nextId = 1;
   private readonly alive = new Set<Handle<Raw>>();
   private readonly scopes: Set<Handle<Raw>>[] = [];
@@ -196,6 +200,19 @@ export abstract class BaseEngine<Raw> {
 
   dispose(): void {
     this.free(...this.alive);
+  }
+
+  /** What Jupyter shows: what computes, and bytes by category. */
+  [Symbol.for('Jupyter.display')](): Record<string, string> {
+    const { live, peak, totalLive, totalPeak, tensors, held } = this.memory();
+    const rows = [...CATEGORIES.map((c) => [c, live[c], peak[c]] as const), ['all together', totalLive, totalPeak] as const];
+    const lines = [
+      `${this.name} on ${this.device}: ${tensors} tensor${tensors === 1 ? '' : 's'}`,
+      `${''.padEnd(14)}${'now'.padStart(10)}${'at most'.padStart(12)}`,
+      ...rows.map(([what, now, most]) => `${what.padEnd(14)}${formatBytes(now).padStart(10)}${formatBytes(most).padStart(12)}`),
+      ...(held ? [`It holds ${formatBytes(held.bytes)} of the device in ${held.buffers} buffer${held.buffers === 1 ? '' : 's'}; ${formatBytes(held.idleBytes)} wait for tensors to come.`] : []),
+    ];
+    return { 'text/plain': lines.join('\n') };
   }
 
   private handle(tensor: DeviceTensor): Handle<Raw> {

@@ -7,12 +7,14 @@ import { BaseEngine, sizeOf } from './baseEngine';
 import {
   type AdamWOptions,
   type AdamWState,
+  type AttentionGradients,
+  type AttentionOperand,
+  type AttentionSettings,
   type Category,
   type CodeEncoding,
   type DeviceTensor,
   type EncodedTensor,
   type Engine,
-  type EngineName,
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
@@ -33,9 +35,6 @@ function isRowScaled(encoding: CodeEncoding): encoding is RowScaled {
 
 /** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
 export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Engine {
-  abstract readonly name: EngineName;
-  abstract readonly device: string;
-
   abstract upload(data: Float32Array | Int32Array, shape: readonly number[], category?: Category): DeviceTensor;
   abstract full(shape: readonly number[], value: number, category?: Category): DeviceTensor;
   abstract read(tensor: DeviceTensor): Promise<Float32Array | Int32Array>;
@@ -60,6 +59,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   abstract concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
   abstract gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   abstract scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
+  abstract writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void;
   abstract topK(x: DeviceTensor, count: number): SparseTensor;
 
   /** Codes of a fixed-point encoding, as the contract packs them. */
@@ -192,6 +192,39 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     });
   }
 
+  streamsAttention(_headWidth: number): boolean {
+    return false;
+  }
+
+  attention(q: DeviceTensor, k: DeviceTensor, v: DeviceTensor, { heads, scale, mask, dropout }: AttentionSettings): DeviceTensor {
+    return this.scope(() => {
+      const [qh, kh, vh] = [q, k, v].map((x) => this.splitHeads(x, heads));
+      const probs = this.attentionProbs(qh, kh, scale, mask);
+      return this.mergeHeads(this.matmul(dropout ? this.dropout(probs, dropout.p, dropout.key) : probs, vh));
+    });
+  }
+
+  attentionGrad(grad: DeviceTensor, q: AttentionOperand, k: AttentionOperand, v: AttentionOperand | undefined, settings: AttentionSettings, wanted: Readonly<Record<'dq' | 'dk' | 'dv', boolean>>): AttentionGradients {
+    const { heads, scale, mask, dropout } = settings;
+    const drop = (x: DeviceTensor) => (dropout ? this.dropout(x, dropout.p, dropout.key) : x);
+    return this.scope(() => {
+      const split = (x: AttentionOperand) => this.splitHeads(this.reshape(this.valuesOf(x), grad.shape), heads);
+      const [g, qh, kh] = [grad, q, k].map(split);
+      const probs = this.attentionProbs(qh, kh, scale, mask);
+      const merged = (x: DeviceTensor) => this.mergeHeads(x);
+      const dv = wanted.dv ? merged(this.matmul(drop(probs), g, { transposeA: true })) : undefined;
+      if (!(wanted.dq || wanted.dk)) return { dv };
+      if (!v) throw new ShapeError('attentionGrad: gradients of queries and keys need the values');
+      const ds = this.affine(this.softmaxGrad(drop(this.matmul(g, split(v), { transposeB: true })), probs), scale);
+      return { dq: wanted.dq ? merged(this.matmul(ds, kh)) : undefined, dk: wanted.dk ? merged(this.matmul(ds, qh, { transposeA: true })) : undefined, dv };
+    });
+  }
+
+  /** The values of an operand that may be in codes. */
+  protected valuesOf(x: AttentionOperand): DeviceTensor {
+    return 'encoding' in x ? this.decode(x) : x;
+  }
+
   // ---- embeddings, dropout ----------------------------------------------------------------------------------------------------
   embeddingGrad(grad: DeviceTensor, ids: DeviceTensor, rows: number, paddingIndex?: number): DeviceTensor {
     return this.scope(() => {
@@ -279,6 +312,13 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   protected checkAdamW({ weight, m, v }: AdamWState, grad: DeviceTensor): void {
     for (const t of [weight, m, v]) this.checkUpdatable(t);
     this.checkSizes('AdamW', weight.size, m, v, grad);
+  }
+
+  /** What `writeRows` may rely on. @throws ShapeError, InvalidArgumentError */
+  protected checkRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkUpdatable(table);
+    const width = sizeOf(table.shape.slice(1));
+    if (rows.size !== ids.size * width || rows.dtype !== table.dtype) throw new ShapeError(`${rows.dtype} rows of shape [${rows.shape}] for ${ids.size} rows of a ${table.dtype} table of shape [${table.shape}]`);
   }
 
   /** @throws ShapeError unless each tensor has that many elements */

@@ -6,10 +6,16 @@ import { InvalidArgumentError } from '../errors';
 import { broadcast } from './baseEngine';
 import { payloadBytes } from './codes';
 import { ComposedEngine, type FixedPointTensor } from './composedEngine';
-import type { AdamWOptions, AdamWState, Category, DeviceTensor, DType, EncodedTensor, EngineName, FixedPoint, MatmulOptions, RowStats, SparseTensor } from './engine';
+import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, type DeviceTensor, type DType, type EncodedTensor, type EngineName, type FixedPoint, type LossResult, type MatmulOptions, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
 
-/** Whose temporaries: `fused` is TensorFlow on a CPU with our kernels, `tensorflow` TensorFlow's own operations (as on a GPU), `composed` the wasm and cpu engines. */
-export type Kernels = 'fused' | 'tensorflow' | 'composed';
+/**
+ * Whose temporaries: `fused` is TensorFlow on a CPU with our kernels, `tensorflow` TensorFlow's own operations (as on a GPU), `composed` the wasm and cpu engines, `webgpu` our kernels on a GPU, which
+ * leave what `fused` leaves but for the operations under their own heading below.
+ */
+export type Kernels = 'fused' | 'tensorflow' | 'composed' | 'webgpu';
+
+/** All of them. */
+export const KERNELS: readonly Kernels[] = ['fused', 'tensorflow', 'composed', 'webgpu'];
 
 /** Shapes only. `read` gives zeros. */
 export class ShapeEngine extends ComposedEngine<undefined> {
@@ -17,13 +23,15 @@ export class ShapeEngine extends ComposedEngine<undefined> {
   readonly device = 'nothing: shapes and bytes only';
   private readonly fused: boolean;
   private readonly tensorflow: boolean;
+  private readonly webgpu: boolean;
 
   constructor(readonly kernels: Kernels = 'fused') {
     super();
-    if (!['fused', 'tensorflow', 'composed'].includes(kernels)) throw new InvalidArgumentError(`kernels is '${kernels}'; it must be fused, tensorflow or composed`);
-    this.fused = kernels === 'fused';
+    if (!KERNELS.includes(kernels)) throw new InvalidArgumentError(`kernels is '${kernels}'; it must be one of ${KERNELS.join(', ')}`);
+    this.webgpu = kernels === 'webgpu';
+    this.fused = kernels === 'fused' || this.webgpu;
     this.tensorflow = kernels !== 'composed';
-    this.name = this.tensorflow ? 'tensorflow' : 'cpu';
+    this.name = this.webgpu ? 'webgpu' : this.tensorflow ? 'tensorflow' : 'cpu';
   }
 
   private like(shape: readonly number[], dtype?: DType, category?: Category): DeviceTensor {
@@ -105,10 +113,15 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     return this.like(parts[0].shape.map((n, i) => (i === axis ? parts.reduce((s, p) => s + p.shape[i], 0) : n)), parts[0].dtype);
   }
   gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor {
-    return this.like([...ids.shape, ...table.shape.slice(1)]);
+    return this.like([...ids.shape, ...table.shape.slice(1)], table.dtype);
   }
   scatterAdd(updates: DeviceTensor, _ids: DeviceTensor, rows: number): DeviceTensor {
     return this.like([rows, ...updates.shape.slice(1)]);
+  }
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    // Without a kernel of our own the new values stand beside the old ones for a moment.
+    if (!this.fused) this.free(this.like(table.shape, table.dtype));
   }
   protected oneHot(ids: DeviceTensor, depth: number): DeviceTensor {
     return this.like([ids.size, depth]);
@@ -154,7 +167,8 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     return this.fused ? this.like(grad.shape) : super.geluGrad(grad, x);
   }
   override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
-    if (x.encoding !== 'q2.1' || !this.tensorflow) return super.geluGradEncoded(grad, x);
+    if (this.webgpu && !(x.encoding in ROW_SCALED)) return this.like(grad.shape);
+    if (x.encoding !== 'q2.1' || !this.tensorflow || this.webgpu) return super.geluGradEncoded(grad, x);
     return this.fused ? this.like(grad.shape) : this.scope(() => this.mul(grad, this.like(grad.shape)));
   }
   override dropout(...args: Parameters<ComposedEngine<undefined>['dropout']>): DeviceTensor {
@@ -198,5 +212,39 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     if (o.magnitude) return magnitude;
     this.free(magnitude);
     return undefined;
+  }
+
+  // ---- what WebGPU does in one piece, and no other ------------------------------------------------------------------
+  override streamsAttention(headWidth: number): boolean {
+    return this.webgpu && headWidth % 4 === 0 && headWidth <= 128;
+  }
+  override attention(...args: Parameters<ComposedEngine<undefined>['attention']>): DeviceTensor {
+    const [q, , , { heads }] = args;
+    return this.streamsAttention(q.shape[2] / heads) ? this.like(q.shape) : super.attention(...args);
+  }
+  override attentionGrad(...args: Parameters<ComposedEngine<undefined>['attentionGrad']>): AttentionGradients {
+    const [grad, q, k, v, { heads }, { dq, dk, dv }] = args;
+    const [B, T, H] = grad.shape;
+    if (!this.streamsAttention(H / heads)) return super.attentionGrad(...args);
+    return this.scope(() => {
+      for (const x of [q, k, dq || dk ? v : undefined]) if (x && 'encoding' in x) this.decode(x);
+      if (dk || dv) this.like([B * heads, T, 4]);
+      const like = (wanted: boolean) => (wanted ? this.like(grad.shape) : undefined);
+      return { dq: like(dq), dk: like(dk), dv: like(dv) };
+    });
+  }
+  override encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
+    if (!this.webgpu || !(encoding in ROW_SCALED)) return super.encode(x, encoding);
+    return { ...this.pack(x, ROW_SCALED[encoding as RowScaled].codes), encoding, steps: this.like([x.size / x.shape[x.shape.length - 1], 1]) };
+  }
+  override decode(x: EncodedTensor): DeviceTensor {
+    return this.webgpu ? this.like(x.shape) : super.decode(x);
+  }
+  override crossEntropy(...args: Parameters<ComposedEngine<undefined>['crossEntropy']>): LossResult {
+    return this.webgpu ? { grad: this.like(args[0].shape), loss: this.like([]) } : super.crossEntropy(...args);
+  }
+  override embeddingGrad(...args: Parameters<ComposedEngine<undefined>['embeddingGrad']>): DeviceTensor {
+    const [grad, , rows] = args;
+    return this.webgpu ? this.like([rows, grad.shape[grad.shape.length - 1]]) : super.embeddingGrad(...args);
   }
 }

@@ -146,6 +146,11 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
     return batch.batchSize;
   }
 
+  /** Tables that are looked up by id and used in no other way, by parameter name, with the ids that a batch looks up: their gradients are of these rows alone (`markTouchedRows`). None by default. */
+  lookups(_batch: Batch): ReadonlyMap<string, Int32Array> {
+    return new Map();
+  }
+
   /** What `config.json` says of this model, as Hugging Face's library reads it. */
   abstract configJson(): Readonly<Record<string, unknown>>;
 

@@ -3,9 +3,11 @@
  * Backward: dv = Pᵀ·g; dP = g·vᵀ; dS = P∘(dP − rowsum(dP∘P)); dq = dS·k/√d; dk = dSᵀ·q/√d. All four operands are *static*:
  * kept whatever is frozen; under SlimFit q, k, v as 8-bit Q3.4 and P as unsigned 8-bit Q0.8 (paper §3.2), or P not at all: `recompute` takes softmax over the kept q, k and the mask once more.
  * Only where a gradient stops at this layer is less kept: v is needed for dq and dk alone, q for dk, k for dq, all of which need P.
+ *
+ * Where P need not be kept, an engine may have all of it in one operation that never writes P out (`Engine.streamsAttention`); elsewhere it is composed in blocks.
  */
-import type { CodeEncoding, DeviceTensor, Engine } from '../engine/engine';
-import type { KeptPieces, Variable } from '../tape/tape';
+import type { AttentionOperand, AttentionSettings, CodeEncoding, DeviceTensor, Engine, RandomKey } from '../engine/engine';
+import type { Kept, KeptEncoded, KeptPieces, Variable } from '../tape/tape';
 import { attentionBlock, joined, part, plus, type Range, ranges } from './blocks';
 import type { ForwardContext } from './context';
 
@@ -32,6 +34,7 @@ export function selfAttention(ctx: ForwardContext, q: Variable, k: Variable, v: 
   const dropValues = scheme.attentionDropout === 'values';
   const again = scheme.attentionProbs === 'recompute';
   const needed = tape.needsGrad([q, k, v]);
+  if ((again || !needed) && !(key && dropValues) && engine.streamsAttention(hidden / heads)) return streamed(ctx, q, k, v, options, scale, key);
   const keep = (what: string, wanted: boolean, encoding: CodeEncoding | 'float32', shape: readonly number[]) =>
     needed && wanted ? tape.keepPieces({ layer: name, what, role: 'static' }, encoding, shape) : undefined;
   const operand = (what: string, wanted: boolean) => keep(what, wanted, scheme.attentionOperands, [B, heads, T, hidden / heads]);
@@ -135,6 +138,25 @@ export function selfAttention(ctx: ForwardContext, q: Variable, k: Variable, v: 
   tape.record(out, [q, k, v], [], (grad) => {
     const byExample = ofExamples.map((_, index) => engine.scope(() => backwardOf(grad, index)));
     return (['dq', 'dk', 'dv'] as const).map((of) => together(engine, byExample.map((e) => e[of]), 0));
+  });
+  return out;
+}
+
+/** The same in one operation each way, without the probabilities in memory. */
+function streamed({ engine, tape, scheme }: ForwardContext, q: Variable, k: Variable, v: Variable, { name, heads, dropout, mask }: AttentionOptions, scale: number, key: RandomKey | undefined): Variable {
+  const [B, T, hidden] = q.tensor.shape;
+  const settings: AttentionSettings = { heads, scale, mask, ...(key && { dropout: { p: dropout, key } }) };
+  const out = tape.variable(engine.attention(q.tensor, k.tensor, v.tensor, settings), [q, k, v]);
+  if (!out.needsGrad) return out;
+  // A row of codes is a token of one head.
+  const keep = ({ tensor }: Variable, what: string) =>
+    engine.scope(() => tape.keep(engine.reshape(tensor, [B, T, heads, hidden / heads]), { layer: name, what, role: 'static' }, scheme.attentionOperands));
+  const [keptQ, keptK, keptV] = [keep(q, 'query'), keep(k, 'key'), q.needsGrad || k.needsGrad ? keep(v, 'value') : undefined];
+  const operand = (kept: Kept | KeptEncoded): AttentionOperand => ('encoded' in kept ? kept.encoded : kept.load());
+  tape.record(out, [q, k, v], [], (grad) => {
+    const wanted = { dq: q.needsGrad, dk: k.needsGrad, dv: v.needsGrad };
+    const { dq, dk, dv } = engine.scope(() => engine.attentionGrad(grad, operand(keptQ), operand(keptK), keptV && operand(keptV), settings, wanted));
+    return [dq, dk, dv];
   });
   return out;
 }

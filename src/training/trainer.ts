@@ -16,6 +16,7 @@ import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import { checkAccumulation, microBatches, microBatchSizes } from '../models/microBatches';
 import type { SavesItself } from '../models/pretrained';
+import { markTouchedRows } from '../models/sparseEmbeddings';
 import { type ActivationPlan, type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { blockBytesOf, checkBlockBytes } from '../nn/blocks';
 import { ForwardContext, type ForwardOptions } from '../nn/context';
@@ -38,6 +39,7 @@ import { CheckpointKeeper, type CheckpointOptions, findCheckpoint } from './chec
 import { GradientGuard } from './gradientGuard';
 import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
+import { LossScale, type LossScaling, unscaled } from './lossScale';
 import { kernelCheckpoint } from './interrupt';
 import { dataSettings, modelSettings, type RunSettings, trainerSettings } from './runSettings';
 import { restoreSnapshot, takeSnapshot, type Trained, type TrainingSnapshot } from './snapshot';
@@ -73,6 +75,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * the same to the bit. Costs one more forward of the layers that a gradient flows through, about a third of a step in which all train. Default false.
    */
   readonly gradientCheckpointing?: boolean;
+  /**
+   * Whether the word embeddings' gradient is of the rows alone that a step's tokens look up, and their update and moments too, as with PyTorch's `nn.Embedding(sparse=True)` and SparseAdam: of BERT-base's 30,522 rows a
+   * thousand or so in place of all, which is 89 MiB of gradient, and twice that of moments while they are float32. **Changes training**: the other rows stand still where momentum and weight decay would go on moving
+   * them. Without effect on models that have no such table. Default false.
+   */
+  readonly sparseEmbeddings?: boolean;
   /** Passes over the data, which set the length of the schedule. Default 3. */
   readonly epochs?: number;
   /** Length of the schedule in steps, instead of `epochs`. */
@@ -124,6 +132,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * skipped likewise, and from the next step on the learning rate is half of what it would have been. All three hold the gradients until backward is through: 4 bytes for each weight that trains, which the planner does not count, and two passes over it.
    */
   readonly onNonFinite?: 'stop' | 'skip' | 'lower-rate';
+  /**
+   * What the loss's gradient is multiplied by before backward, and every weight gradient divided by before anything sees it, so that small gradients are not 0 in an engine of mixed precision (lossScale.ts): a power of two, or
+   * `dynamic`: from 65,536 on, halved in a step whose gradients are not finite, which is skipped and noted (whatever `onNonFinite` says, which holds once the scale is 1), doubled after 2,000 steps that are. `dynamic` holds the
+   * gradients until backward is through, as `onNonFinite` does; a number does not. Default: `dynamic` where `engine.precision` is 'mixed', else 1: none.
+   */
+  readonly lossScale?: LossScaling;
   /** Whether dropout acts. Default true. */
   readonly dropout?: boolean;
   /** Seeds shuffling, dropout and the initial distances. Default 43 (the paper's for most tasks). */
@@ -221,6 +235,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private skippedInARow = 0;
   /** What the schedule's rate is multiplied by: halved by each step that `onNonFinite: 'lower-rate'` skips. */
   private rateFactor = 1;
+  private readonly lossScale: LossScale;
   private busy = false;
   /** Why this trainer is between two steps; undefined while it is not. */
   private torn: StepPartlyAppliedError | undefined;
@@ -265,10 +280,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.frozenBiases = this.policy.freezesBiases === true || (options.frozenBiases ?? (this.policy.freezesBiases === undefined && options.mode === 'tuned'));
     if (this.frozenBiases && this.policy.freezesBiases === false)
       this.warn(`frozenBiases freezes the biases of frozen layers, which the policy ${this.policy.name} is meant to train`);
+    this.lossScale = new LossScale(options.lossScale ?? (this.engine.precision === 'mixed' ? 'dynamic' : 1));
     this.optimizer = new AdamW(this.engine, options.optimizer);
     const { idleMoments } = this.optimizer.settings;
     if (options.frozenParameters === 'zerograd' && idleMoments !== 'keep')
       throw new InvalidArgumentError(`idleMoments is '${idleMoments}', but frozenParameters 'zerograd' updates frozen parameters in every step, so that no moments are idle: use 'keep', or frozenParameters 'skip'`);
+    if (options.frozenParameters === 'zerograd' && options.sparseEmbeddings)
+      throw new InvalidArgumentError("sparseEmbeddings updates the rows that a step looks up alone, but frozenParameters 'zerograd' updates whole tables: use frozenParameters 'skip'");
     this.history = new History(this.freezableLayers, options.name ?? this.policy.label ?? this.policy.name);
     if ((this.policy instanceof InterLayerScheduling || this.policy instanceof MemoryBudget) && this.schedule(0) === 0)
       this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
@@ -308,7 +326,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.alone(async () => {
       this.checkWhole();
       const { next: step, overruled, rateFactor } = this;
-      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled, rateFactor }));
+      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled, rateFactor, lossScale: this.lossScale.state }));
       return step;
     });
   }
@@ -335,6 +353,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     restoreSnapshot(this.trained, snapshot);
     this.overruled = new Map(snapshot.overruled);
     this.rateFactor = snapshot.rateFactor;
+    this.lossScale.restore(snapshot.lossScale);
     this.history.truncate(snapshot.recorded, step);
     for (const later of this.snapshots.filter((s) => s > step)) this.taken.delete(later);
     this.next = step;
@@ -371,6 +390,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       trainer.next = resumed.step;
       trainer.overruled = resumed.overruled;
       trainer.rateFactor = resumed.rateFactor;
+      trainer.lossScale.restore(resumed.lossScale);
       trainer.keeper.resume(resumed, found);
       const engine = `${trainer.engine.name}, ${trainer.engine.device}`;
       if (resumed.engine !== engine) trainer.warn(`${found.checkpoint.folder} was computed by ${resumed.engine}, this is ${engine}: the run goes on, but its numbers will differ in the last bits`);
@@ -448,9 +468,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /**
    * Shows the loop over `steps()` that is running, or else the next one, below the cell that calls it or runs that loop: progress, rate, time left, loss, freeze map, memory; it ends as
    * interactive figures. After a page reload, call it again. Without a notebook, a text bar.
+   * @param options `memory`: the device's bytes by category too, in the last step and over the steps (default false)
    */
-  live(): void {
-    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
+  live({ memory = false }: { readonly memory?: boolean } = {}): void {
+    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes, memory });
     const { run } = this;
     if (run?.state === 'running') {
       this.views.push(view);
@@ -485,7 +506,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       const batch = await this.options.train.batch(this.examplesOf(step), this.epochOf(step));
       this.markTraining(trains === 'all' ? [] : this.decide(step, batch as BatchShape<Batch>));
       const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
-      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme, part, lossWeight) => this.context(step, part, scheme, { lossWeight }), schemes, this.accumulationSteps));
+      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme, part, lossWeight) => this.context(step, part, scheme, { lossWeight }), schemes, this.accumulationSteps, this.lossScale.scale));
     });
   }
 
@@ -572,7 +593,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, options, seed, policy, frozenBiases, magnitude, blockBytes, scheme } = this;
     const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, blockBytes, scheme, optimizer: this.optimizer.settings };
     this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
-    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, settings: this.settings, processingClass: options.processingClass };
+    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, lossScale: this.lossScale.state, settings: this.settings, processingClass: options.processingClass };
   }
 
   private get trained(): Trained {
@@ -639,7 +660,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const grams = await this.representations(policy.probe?.(step) ?? 0);
     const magnitudes: LayerScalar[] = [];
     const squares: LayerScalar[] = [];
-    const guard = this.options.onNonFinite && new GradientGuard(engine);
+    const { scale } = this.lossScale;
+    const guard = this.options.onNonFinite || this.lossScale.dynamic ? new GradientGuard(engine) : undefined;
     const updated: string[] = [];
     const { updatesBegun } = optimizer;
     const apply: GradientSink = (parameter, grad) => {
@@ -651,7 +673,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     };
     engine.resetPeak();
     const sums = new GradientSums(engine);
+    let unmark: (() => void) | undefined;
     try {
+      if (this.options.sparseEmbeddings) unmark = markTouchedRows(model, parts.map((p) => p.batch));
       let loss = 0;
       let activationBytes = -1;
       let activations: readonly LedgerEntry[] = [];
@@ -660,9 +684,9 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       const course: CoursePoint[] = [];
       const nonFinite: string[] = [];
       // The last part applies, when the losses of all are known to be finite.
-      const last = guard ? guard.hold : apply;
+      const last = unscaled(engine, guard ? guard.hold : apply, scale);
       for (const [i, { batch: part, weight: lossWeight }] of parts.entries()) {
-        const ctx = this.context(step, i, this.scheme, { lossWeight });
+        const ctx = this.context(step, i, this.scheme, { lossWeight: lossWeight * scale });
         try {
           const out = engine.attempt(() => model.forwardWithLoss(ctx, part));
           engine.free(out.logits.tensor);
@@ -690,14 +714,19 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       if (nonFinite.length === 0) {
         engine.attempt(() => sums.rest(last));
         const bad = (await guard?.notFinite()) ?? [];
-        if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
+        if (bad.length > 0 && this.lossScale.backOff()) {
+          nonFinite.push(...bad);
+          this.warn(`a step was skipped, since a gradient was not finite: the loss scale was too large and is halved. That is usual in the first steps of mixed precision; later ones are noted in their records`);
+        } else if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
         else guard?.release(apply);
       }
-      // Of a skipped step nothing is left to the record's count.
+      // Nothing of the step is left to the record's count.
+      unmark?.();
       sums.dispose();
       guard?.dispose();
       if (nonFinite.length === 0) {
         this.skippedInARow = 0;
+        this.lossScale.grow();
         if (this.options.frozenParameters === 'zerograd')
           for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
         const [moved, squared] = await this.readScalars(magnitudes, squares);
@@ -714,6 +743,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         epoch,
         loss,
         learningRate,
+        ...(scale !== 1 && { lossScale: scale }),
         frozen,
         active: nonFinite.length === 0 ? active : [],
         ...(nonFinite.length > 0 && { nonFinite }),
@@ -731,11 +761,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ...model.countOf(shape),
       };
       this.history.append(record);
-      if (nonFinite.length > 0 && this.options.onNonFinite === 'lower-rate') this.rateFactor /= 2;
+      if (nonFinite.length > 0 && this.options.onNonFinite === 'lower-rate' && this.lossScale.scale === scale) this.rateFactor /= 2;
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } catch (error) {
       throw this.failureOf(error, step, optimizer.updatesBegun > updatesBegun ? updated : undefined, () => this.memoryAdvice(shape, new Set(frozen)));
     } finally {
+      unmark?.();
       sums.dispose();
       guard?.dispose();
       engine.free(...[...magnitudes, ...squares].map((m) => m.value));

@@ -8,7 +8,7 @@ import { type DeviceTensor, type Engine, FIXED_POINT, type FixedPoint, type Upda
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../../src/errors';
 import { Random } from '../../src/random';
 import { erf } from '../models/referenceBert';
-import { codeOf, map, mapRows, matmul, normRow, random, type Ref, rowsOf, size, softmaxRow, sumOf, transposed, zip } from './reference';
+import { attention, codeOf, map, mapRows, matmul, normRow, random, type Ref, rowsOf, size, softmaxRow, sumOf, transposed, zip } from './reference';
 
 /** Runs the suite. `make` gives one engine, used by all tests of the suite. @param skip a reason not to */
 export function conformance(name: string, make: () => Promise<Engine>, skip: string | false = false): void {
@@ -189,6 +189,42 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     );
   });
 
+  it('rows of a table are replaced in place, of either type, bit by bit; shared tables and rows that do not fit are refused, and nothing moves', async (e, r) => {
+    const table = random(r, [6, 3]);
+    const codes = Int32Array.from({ length: 12 }, () => r.next() | 0);
+    const [t, words, i, rows] = [up(table), e.upload(codes, [6, 2]), ids([4, 0, 5]), up(random(r, [3, 3]))];
+    const fresh = Int32Array.of(0x7fc12345, -1, 0x7f800001, 0, 1, -0x80000000);
+    const freshWords = e.upload(fresh, [3, 2]);
+    const before = await e.read(t);
+    const view = e.share(t);
+    assert.throws(() => e.writeRows(t, i, rows), InvalidArgumentError);
+    e.free(view);
+    for (const bad of [t, freshWords]) assert.throws(() => e.writeRows(t, i, bad), ShapeError);
+    assert.deepEqual(await e.read(t), before);
+    const { totalLive } = e.memory();
+    e.writeRows(t, i, rows);
+    e.writeRows(words, i, freshWords);
+    assert.equal(e.memory().totalLive, totalLive);
+    const [values, bits] = [await e.read(rows), await e.read(words)];
+    const want = before.slice();
+    [4, 0, 5].forEach((row, k) => want.set(values.subarray(3 * k, 3 * k + 3), 3 * row));
+    assert.deepEqual(await e.read(t), want);
+    const wantBits = codes.slice();
+    [4, 0, 5].forEach((row, k) => wantBits.set(fresh.subarray(2 * k, 2 * k + 2), 2 * row));
+    assert.deepEqual(bits, wantBits);
+    // Rows of codes are looked up as such, and an optimizer goes on from what was written.
+    const found = e.gather(words, i);
+    assert.equal(found.dtype, 'int32');
+    assert.deepEqual(await e.read(found), fresh);
+    const [m, v, g] = [0, 0, 0].map((x) => e.full([6, 3], x));
+    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: undefined };
+    e.adamwStep({ weight: t, m, v }, g, options);
+    e.writeRows(t, i, rows);
+    e.adamwStep({ weight: t, m, v }, g, options);
+    assert.deepEqual(await e.read(t), want);
+    e.free(t, words, i, rows, freshWords, found, m, v, g);
+  });
+
   it('linear and its gradients', async (e, r) => {
     const [x, w, b, g] = [random(r, [2, 3, 5]), random(r, [4, 5]), random(r, [4]), random(r, [2, 3, 4])];
     const [tx, tw, tb, tg] = [x, w, b, g].map(up);
@@ -295,6 +331,50 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
       [tx, tq, tk, tg, tm],
       1e-5,
     );
+  });
+
+  it('attention as a whole: the context and its gradients, each alone and all together, with a mask, dropout and operands in codes', async (e, r) => {
+    const [B, A, T] = [1 + (r.next() % 2), 1 + (r.next() % 3), 4 + (r.next() % 7)];
+    for (const [d, dropped, masks] of [[8, 0, true], [4, 0.3, false], [5, 0.3, true]] as const) {
+      const H = A * d;
+      const [q, k, v, grad] = [0, 1, 2, 3].map(() => random(r, [B, T, H]));
+      const mask: Ref | undefined = masks ? { shape: [B, 1, 1, T], data: Array.from({ length: B * T }, (_, i) => (i % T === T - 1 ? -10000 : 0)) } : undefined;
+      const key = { seed: 9, counter: 4, offset: 3 };
+      const draw = dropped > 0 ? e.scope(() => e.dropout(e.full([B, A, T, T], 1), dropped, key)) : undefined;
+      const drawn = draw && (await e.read(draw));
+      if (draw) e.free(draw);
+      const [tq, tk, tv, tg] = [q, k, v, grad].map(up);
+      const tm = mask && up(mask);
+      const settings = { heads: A, scale: 0.4, mask: tm, ...(drawn && { dropout: { p: dropped, key } }) };
+      const want = attention({ q, k, v, grad, heads: A, scale: 0.4, mask, drawn });
+      const some: [DeviceTensor, Ref][] = [[e.attention(tq, tk, tv, settings), want.context]];
+      for (let which = 1; which < 8; which++) {
+        const wanted = { dq: (which & 1) > 0, dk: (which & 2) > 0, dv: (which & 4) > 0 };
+        const got = e.attentionGrad(tg, tq, tk, which === 4 ? undefined : tv, settings, wanted);
+        for (const of of ['dq', 'dk', 'dv'] as const) {
+          assert.equal(got[of] !== undefined, wanted[of], of);
+          const t = got[of];
+          if (t) some.push([t, want[of]]);
+        }
+      }
+      assert.throws(() => e.attentionGrad(tg, tq, tk, undefined, settings, { dq: true, dk: false, dv: false }), ShapeError);
+      // Codes of the operands, a row of them d values of one head.
+      for (const encoding of ['q8-row', 'q3.4', 'q2.1', 'u8-row'] as const) {
+        const encoded = [tq, tk, tv].map((x) => e.scope(() => e.encode(e.reshape(x, [B, T, A, d]), encoding)));
+        const values: Ref[] = [];
+        for (const x of encoded) {
+          const back = e.decode(x);
+          values.push({ shape: [B, T, H], data: Array.from(await e.read(back)) });
+          e.free(back);
+        }
+        const [cq, ck, cv] = values;
+        const coded = attention({ q: cq, k: ck, v: cv, grad, heads: A, scale: 0.4, mask, drawn });
+        const got = e.attentionGrad(tg, encoded[0], encoded[1], encoded[2], settings, { dq: true, dk: true, dv: true });
+        for (const of of ['dq', 'dk', 'dv'] as const) some.push([got[of]!, coded[of]]);
+        e.free(...encoded.flatMap((x) => (x.steps ? [x.words, x.steps] : [x.words])));
+      }
+      await equal(some, [tq, tk, tv, tg, ...(tm ? [tm] : [])], 1e-5);
+    }
   });
 
   it('losses and their gradients, ignored labels left out', async (e, r) => {

@@ -61,6 +61,33 @@ export const softmaxRow = (row: number[]): number[] => {
   const e = row.map((x) => Math.exp(x - top));
   return e.map((x) => x / sumOf(e));
 };
+/** What the reference of attention is computed from: operands and the gradient of the context [B, T, A·d], a mask [B, 1, 1, T], what dropout multiplies the probabilities by, [B, A, T, T]. */
+export interface AttentionCase {
+  readonly q: Ref;
+  readonly k: Ref;
+  readonly v: Ref;
+  readonly grad: Ref;
+  readonly heads: number;
+  readonly scale: number;
+  readonly mask?: Ref;
+  readonly drawn?: ArrayLike<number>;
+}
+/** Attention's context and its gradients. */
+export function attention({ q, k, v, grad, heads, scale, mask, drawn }: AttentionCase): Readonly<Record<'context' | 'dq' | 'dk' | 'dv', Ref>> {
+  const [B, T, H] = q.shape;
+  const split = (x: Ref) => transposed({ shape: [B, T, heads, H / heads], data: x.data }, [0, 2, 1, 3]);
+  const merge = (x: Ref): Ref => ({ shape: [B, T, H], data: transposed(x, [0, 2, 1, 3]).data });
+  const [qh, kh, vh, g] = [q, k, v, grad].map(split);
+  const probs = mapRows(matmul(qh, kh, false, true), (row, i) => softmaxRow(row.map((s, j) => s * scale + (mask ? mask.data[Math.floor(i / (heads * T)) * T + j] : 0))));
+  const drop = (x: Ref) => (drawn ? map(x, (p, i) => p * drawn[i]) : x);
+  const dp = drop(matmul(g, vh, false, true));
+  const ds = mapRows(dp, (row, i) => {
+    const p = probs.data.slice(i * T, (i + 1) * T);
+    const dot = sumOf(row.map((x, j) => x * p[j]));
+    return row.map((x, j) => scale * p[j] * (x - dot));
+  });
+  return { context: merge(matmul(drop(probs), vh)), dq: merge(matmul(ds, kh)), dk: merge(matmul(ds, qh, true)), dv: merge(matmul(drop(probs), g, true)) };
+}
 export const normRow = (row: number[], eps: number): { y: number[]; mean: number; rstd: number } => {
   const mean = sumOf(row) / row.length;
   const rstd = 1 / Math.sqrt(sumOf(row.map((x) => (x - mean) ** 2)) / row.length + eps);

@@ -9,6 +9,9 @@ import { ComposedEngine, type FixedPointTensor } from '../composedEngine';
 import {
   type AdamWOptions,
   type AdamWState,
+  type AttentionGradients,
+  type AttentionOperand,
+  type AttentionSettings,
   type Category,
   type CodeEncoding,
   type DeviceTensor,
@@ -17,6 +20,8 @@ import {
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
+  type MemoryReport,
+  type Precision,
   type RandomKey,
   ROW_SCALED,
   type RowScaled,
@@ -27,15 +32,18 @@ import type { Slot } from './bufferPool';
 import type { OpenedDevice } from './dawn';
 import { Gpu, type GpuCounts, type GpuOptions } from './gpu';
 import type { Kernel } from './kernel';
+import type { MatrixUnit } from './matrixUnit';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
+import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
 import { decodeFunction, encodeKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
 import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions';
-import { matmulKernel, matmulKey, type MatmulKind, tileFor } from './kernels/matmul';
+import { matmulKernel, matmulKey, type MatmulKind, matmulPlan, sumSlices } from './kernels/matmul';
+import { mixedMatmulKernel, mixedPlan } from './kernels/matmulMixed';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
 import { layerNormGradKernel, layerNormKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
-import { SCATTER_GROUPS, scatterAddKernel } from './kernels/scatter';
+import { SCATTER_GROUPS, scatterAddKernel, writeRowsKernel } from './kernels/scatter';
 import { TOPK_BLOCK, TOPK_PASSES, topKBlocks, topKCount, topKPick, topKScan, topKStart, topKWrite } from './kernels/topK';
 
 /** An axis that one thread walks over. */
@@ -50,16 +58,24 @@ const SCALARS = 7;
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
 
+/** Random bits below it drop an element. */
+const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
+
 /** An engine on a WebGPU device. */
 export class WebgpuEngine extends ComposedEngine<Slot> {
   readonly name = 'webgpu';
   readonly device: string;
+  override readonly precision: Precision;
   private readonly gpu: Gpu;
+  private disposed = false;
+  private readonly matrix: MatrixUnit | undefined;
 
   constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
     this.gpu = new Gpu(opened, options);
-    this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name})`;
+    this.matrix = opened.matrix;
+    this.precision = opened.matrix ? 'mixed' : 'float32';
+    this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name}${opened.matrix ? ', mixed precision' : ''})`;
   }
 
   /** Counts of the buffers, bind groups and pipelines behind the tensors. */
@@ -70,6 +86,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   override dispose(): void {
     super.dispose();
     this.gpu.close();
+    this.disposed = true;
+  }
+
+  override memory(): MemoryReport {
+    const { buffers, bytes, idleBytes } = this.disposed ? { buffers: 0, bytes: 0, idleBytes: 0 } : this.gpu.pool.counts();
+    return { ...super.memory(), held: { buffers, bytes, idleBytes } };
   }
 
   // ---- memory -----------------------------------------------------------------------------------------------------------
@@ -254,13 +276,25 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   }
 
   private product(shape: readonly number[], a: DeviceTensor, b: DeviceTensor, M: number, N: number, K: number, batches: number, transposeA: boolean, transposeB: boolean, bias?: DeviceTensor): DeviceTensor {
-    const tile = tileFor(M, N, batches);
+    const { matrix } = this;
+    const mixed = matrix && mixedPlan(M, N, K, batches);
+    const { tile, slices, chunk } = mixed ?? matmulPlan(M, N, K, batches);
     const four = (n: number) => n % 4 === 0;
-    const kind: MatmulKind = { tile, transposeA, transposeB, vectorA: four(transposeA ? M : K), vectorB: four(transposeB ? K : N), vectorOut: four(N), bias: bias !== undefined };
-    const reads = [a, b, ...(bias ? [bias] : [])].map((t) => this.raw(t));
-    return this.make(shape, (out) =>
-      this.gpu.run(matmulKey(kind), () => matmulKernel(kind), reads, [out], [M, N, K, batches], Math.ceil(N / tile), Math.ceil(M / tile), Math.min(batches, MOST_GROUPS)),
-    );
+    // Biases are added once, when the slices are.
+    const kind: MatmulKind = { tile, transposeA, transposeB, vectorA: four(transposeA ? M : K), vectorB: four(transposeB ? K : N), vectorOut: four(N), bias: bias !== undefined && slices === 1 };
+    const operands = [this.raw(a), this.raw(b)];
+    const biases = bias ? [this.raw(bias)] : [];
+    const groups = [Math.ceil(N / tile), Math.ceil(M / tile), Math.min(batches * slices, MOST_GROUPS)] as const;
+    const run = (out: Slot): void =>
+      this.gpu.run(`${mixed ? 'mixed ' : ''}${matmulKey(kind)}`, () => (mixed && matrix ? mixedMatmulKernel(kind, matrix) : matmulKernel(kind)), [...operands, ...(kind.bias ? biases : [])], [out], [M, N, K, batches, slices, chunk], ...groups);
+    return this.make(shape, (out) => {
+      if (slices === 1) return run(out);
+      const n = batches * M * N;
+      this.withScratch(slices * n, (parts) => {
+        run(parts);
+        this.gpu.each(`sum slices${bias ? ' bias' : ''}`, () => sumSlices(bias !== undefined), [parts, ...biases], [out], [n, M * N, slices, N], n);
+      });
+    });
   }
 
   override linear(x: DeviceTensor, weight: DeviceTensor, bias?: DeviceTensor): DeviceTensor {
@@ -350,6 +384,14 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
 
   override embeddingGrad(grad: DeviceTensor, ids: DeviceTensor, rows: number, paddingIndex = -1): DeviceTensor {
     return this.scatter(grad, ids, [rows, grad.shape[grad.shape.length - 1]], paddingIndex);
+  }
+
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    const [to, at, from] = [table, ids, rows].map((t) => this.raw(t));
+    this.gpu.check();
+    const { done, begun } = this.gpu.nothingLost();
+    this.gpu.each('writeRows', writeRowsKernel, [from, at, done], [to], [rows.size, sizeOf(table.shape.slice(1)), begun], rows.size);
   }
 
   private scatter(updates: DeviceTensor, ids: DeviceTensor, shape: readonly number[], padding: number): DeviceTensor {
@@ -451,13 +493,71 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     return this.make(probs.shape, (out) => this.rowwise('softmaxGrad', softmaxGradKernel, [grad, probs], [out], probs));
   }
 
+  override streamsAttention(headWidth: number): boolean {
+    return headWidth % 4 === 0 && headWidth <= WIDEST_HEAD;
+  }
+
+  /** Whether the kernels of attention take these; what else they need of them. */
+  private attentionCall([B, T, H]: readonly number[], { heads, scale, mask, dropout }: AttentionSettings) {
+    if (H % heads !== 0) throw new ShapeError(`attention: ${heads} heads of ${H} values`);
+    const d = H / heads;
+    if (!this.streamsAttention(d) || (mask && mask.size !== B * T)) return undefined;
+    const { seed, counter, offset = 0 } = dropout?.key ?? { seed: 0, counter: 0 };
+    const drops = dropout ? [seed, counter, offset, dropThreshold(dropout.p), 1 / (1 - dropout.p)] : [];
+    const groups = [Math.ceil(T / ATTENTION_BLOCK), Math.min(B * heads, MOST_GROUPS)] as const;
+    return { kind: { d, mask: mask !== undefined, dropout: dropout !== undefined }, masks: mask ? [this.raw(mask)] : [], params: [T, heads, B * heads, scale, ...drops], groups };
+  }
+
+  override attention(q: DeviceTensor, k: DeviceTensor, v: DeviceTensor, settings: AttentionSettings): DeviceTensor {
+    this.checkSizes('attention', q.size, k, v);
+    const call = this.attentionCall(q.shape, settings);
+    if (!call) return super.attention(q, k, v, settings);
+    const { kind, masks, params, groups } = call;
+    const reads = [q, k, v].map((t) => this.raw(t));
+    return this.make(q.shape, (out) => this.gpu.run(`attention ${attentionKey(kind)}`, () => attentionKernel(kind), [...reads, ...masks], [out], params, ...groups));
+  }
+
+  override attentionGrad(...args: Parameters<ComposedEngine<Slot>['attentionGrad']>): AttentionGradients {
+    const [grad, q, k, v, settings, wanted] = args;
+    const call = this.attentionCall(grad.shape, settings);
+    if (!call || ((wanted.dq || wanted.dk) && !v)) return super.attentionGrad(...args);
+    const { kind, masks, params, groups } = call;
+    const { dq: wantsQ, dk, dv } = wanted;
+    if (!(wantsQ || dk || dv)) return {};
+    return this.scope(() => {
+      const [ofQ, ofK, ofV] = [q, k, wantsQ || dk ? v : undefined].map((x) => (x ? this.attentionOperand(x, grad) : undefined));
+      const gradKind: AttentionGradKind = { ...kind, q: ofQ!.form, k: ofK!.form, v: ofV?.form };
+      const key = attentionGradKey(gradKind);
+      const g = this.raw(grad);
+      const like = () => this.make(grad.shape, () => {});
+      const rows = dk || dv ? this.make([params[2], params[0], 4], () => {}) : undefined;
+      const dq = wantsQ ? like() : undefined;
+      const made = (...tensors: readonly (DeviceTensor | undefined)[]) => tensors.flatMap((t) => (t ? [this.raw(t)] : []));
+      const walk = { gradient: wantsQ, statistics: rows !== undefined };
+      const fixed = [...ofQ!.slots, ...ofK!.slots];
+      this.gpu.run(`attention rows ${wantsQ} ${walk.statistics} ${key}`, () => attentionRowsKernel(gradKind, walk), [...fixed, ...(ofV ? [...ofV.slots, g] : []), ...masks], made(dq, rows), params, ...groups);
+      if (!rows) return { dq };
+      const of = { dk: dk ? like() : undefined, dv: dv ? like() : undefined };
+      this.gpu.run(`attention columns ${dk} ${dv} ${key}`, () => attentionColumnsKernel(gradKind, { dk, dv }), [...fixed, ...(dk ? ofV!.slots : []), g, ...made(rows), ...masks], made(of.dk, of.dv), params, ...groups);
+      return { dq, ...of };
+    });
+  }
+
+  /** An operand of attention's backward as its kernels read it. */
+  private attentionOperand(x: AttentionOperand, like: DeviceTensor): { readonly form: OperandForm; readonly slots: readonly Slot[] } {
+    if (!('encoding' in x)) {
+      this.checkSizes('gradient of attention', like.size, x);
+      return { form: 'f32', slots: [this.raw(x)] };
+    }
+    return { form: 'f32', slots: [this.raw(this.decode(x))] };
+  }
+
   // ---- dropout ----------------------------------------------------------------------------------------------------------------
   private masked(x: Slot | undefined, shape: readonly number[], p: number, { seed, counter, offset = 0 }: RandomKey): DeviceTensor {
     const n = sizeOf(shape);
     const kept = x ? 'x[i] * p.keep' : 'p.keep';
     const make = (): Kernel => elementwise(`select(0.0, ${kept}, randomBits(p.seed, p.counter, p.offset + i) >= p.threshold)`, x ? ['x: f32'] : [], ['seed: u32', 'counter: u32', 'offset: u32', 'threshold: u32', 'keep: f32'], RANDOM_BITS);
-    const threshold = Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
-    return this.make(shape, (out) => this.gpu.each(x ? 'dropout' : 'dropoutMask', make, x ? [x] : [], [out], [n, seed, counter, offset, threshold, 1 / (1 - p)], n));
+    return this.make(shape, (out) => this.gpu.each(x ? 'dropout' : 'dropoutMask', make, x ? [x] : [], [out], [n, seed, counter, offset, dropThreshold(p), 1 / (1 - p)], n));
   }
   override dropout(x: DeviceTensor, p: number, key: RandomKey): DeviceTensor {
     return this.masked(this.raw(x), x.shape, p, key);

@@ -5,11 +5,11 @@ import { FIXED_POINT, type FixedPoint, ROW_SCALED, type RowScaled } from '../../
 import { largestPositions, packCodes, roundHalfEven, unpackCodes } from '../../../src/engine/codes';
 import { dropoutMask } from '../../../src/engine/randomBits';
 import { createWebgpuEngine } from '../../../src/engine/webgpu/createWebgpuEngine';
-import { tileFor } from '../../../src/engine/webgpu/kernels/matmul';
+import { matmulPlan } from '../../../src/engine/webgpu/kernels/matmul';
 import type { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
 import { Random } from '../../../src/random';
 import { erf } from '../../models/referenceBert';
-import { map, matmul, random, type Ref } from '../reference';
+import { attention, map, matmul, random, type Ref } from '../reference';
 
 let engine: WebgpuEngine;
 after(() => engine.dispose());
@@ -32,7 +32,7 @@ const close = (got: ArrayLike<number>, want: readonly number[], tolerance: numbe
 for (const tile of [32, 64, 128] as const)
   it(`matrix products by tiles of ${tile}, all transposes, whatever is a multiple of 4`, async (e, r) => {
     const [batches, M, N] = { 32: [1, 37, 68], 64: [32, 36, 35], 128: [128, 65, 68] }[tile];
-    assert.equal(tileFor(M, N, batches), tile);
+    assert.equal(matmulPlan(M, N, 20, batches).tile, tile);
     // The last tile alone is looked at in float64, or the reference would take long.
     const kinds = tile === 128 ? [[20, false, true]] : [[20, true, true], [19, false, false]];
     for (const [K, ta, tb] of kinds as [number, boolean, boolean][]) {
@@ -212,6 +212,49 @@ it('a NaN in a row of logits is a NaN in the loss and in the gradient of that ro
   const g = await e.read(grad);
   assert.ok(Number.isFinite(g[0]) && Number.isNaN(g[2]), `${g}`);
   e.free(logits, labels, loss, grad);
+});
+
+for (const [d, T, B, A, dropped, masks, coded] of [[8, 37, 2, 2, 0.1, [true, false], 'q3.4'], [32, 130, 1, 2, 0, [true], undefined], [64, 70, 2, 1, 0.1, [true], 'q8-row'], [84, 65, 1, 2, 0, [false], undefined], [128, 20, 1, 1, 0.5, [false], undefined]] as const)
+  it(`attention of ${T} tokens in heads of ${d}, forward and all gradients, over blocks that do not come out even${coded ? `, and from operands in ${coded}` : ''}`, async (e, r) => {
+    assert.ok(e.streamsAttention(d));
+    const H = A * d;
+    const [q, k, v, grad] = [0, 1, 2, 3].map(() => random(r, [B, T, H]));
+    // The first tokens of a sequence are hidden too, so that blocks begin with them.
+    const mask: Ref = { shape: [B, 1, 1, T], data: Array.from({ length: B * T }, (_, i) => (i % T < 3 || i % 5 === 0 ? -10000 : 0)) };
+    const key = { seed: 77, counter: 5 };
+    const drawn = dropped > 0 ? dropoutMask(B * A * T * T, dropped, key.seed, key.counter) : undefined;
+    const scale = 1 / Math.sqrt(d);
+    const [tq, tk, tv, tg, tm] = [q, k, v, grad, mask].map((x) => up(e, x));
+    for (const masked of masks) {
+      const settings = { heads: A, scale, ...(masked && { mask: tm }), ...(drawn && { dropout: { p: dropped, key } }) };
+      const want = attention({ q, k, v, grad, heads: A, scale, drawn, ...(masked && { mask }) });
+      const context = e.attention(tq, tk, tv, settings);
+      const got = e.attentionGrad(tg, tq, tk, tv, settings, { dq: true, dk: true, dv: true });
+      for (const [t, ref] of [[context, want.context], [got.dq!, want.dq], [got.dk!, want.dk], [got.dv!, want.dv]] as const) close(await e.read(t), ref.data, 2e-6);
+      e.free(context, got.dq!, got.dk!, got.dv!);
+      if (!coded || !masked) continue;
+      // The same operations on the same bits.
+      const codes = [tq, tk, tv].map((x) => e.scope(() => e.encode(e.reshape(x, [B, T, A, d]), coded)));
+      const values = codes.map((x) => e.decode(x));
+      const all = { dq: true, dk: true, dv: true };
+      const [a, b] = [e.attentionGrad(tg, codes[0], codes[1], codes[2], settings, all), e.attentionGrad(tg, values[0], values[1], values[2], settings, all)];
+      for (const of of ['dq', 'dk', 'dv'] as const) assert.deepEqual(await e.read(a[of]!), await e.read(b[of]!), of);
+      e.free(...[a, b].flatMap((x) => [x.dq!, x.dk!, x.dv!]), ...values, ...codes.flatMap((x) => (x.steps ? [x.words, x.steps] : [x.words])));
+    }
+    e.free(tq, tk, tv, tg, tm);
+  });
+
+it('scores as large as 1e4 and rows of hidden tokens alone give no NaN', async (e, r) => {
+  const [T, d] = [70, 8];
+  const [q, k, v] = [map(random(r, [1, T, d]), (x) => 100 * x), map(random(r, [1, T, d]), (x) => 100 * x), random(r, [1, T, d])];
+  const mask: Ref = { shape: [1, 1, 1, T], data: new Array<number>(T).fill(-10000) };
+  const [tq, tk, tv, tm] = [q, k, v, mask].map((x) => up(e, x));
+  const settings = { heads: 1, scale: 1, mask: tm };
+  const context = e.attention(tq, tk, tv, settings);
+  const { dq, dk, dv } = e.attentionGrad(tv, tq, tk, tv, settings, { dq: true, dk: true, dv: true });
+  close(await e.read(context), attention({ q, k, v, grad: v, heads: 1, scale: 1, mask }).context.data, 1e-3);
+  for (const t of [dq!, dk!, dv!]) assert.ok((await e.read(t)).every(Number.isFinite));
+  e.free(tq, tk, tv, tm, context, dq!, dk!, dv!);
 });
 
 it('equal work gives equal bits, every time', async (e, r) => {
