@@ -69,17 +69,18 @@ function randomWeights(specs: readonly ParameterSpec[]): HostWeights {
   );
 }
 
+/** What both architectures' config.json say of the encoder. */
+const encoderOf = (s: Setting) => ({
+  hidden_size: s.hidden,
+  num_hidden_layers: s.layers,
+  num_attention_heads: s.heads,
+  intermediate_size: s.intermediate,
+  hidden_dropout_prob: s.dropout,
+  attention_probs_dropout_prob: s.dropout,
+});
+
 function textModel(engine: Engine, s: Setting): Model<TextBatch> {
-  const config = parseBertConfig({
-    model_type: 'bert',
-    vocab_size: s.vocabulary,
-    hidden_size: s.hidden,
-    num_hidden_layers: s.layers,
-    num_attention_heads: s.heads,
-    intermediate_size: s.intermediate,
-    hidden_dropout_prob: s.dropout,
-    attention_probs_dropout_prob: s.dropout,
-  });
+  const config = parseBertConfig({ model_type: 'bert', vocab_size: s.vocabulary, ...encoderOf(s) });
   return new BertForSequenceClassification(engine, config, randomWeights(sequenceClassificationSpecs(config)));
 }
 
@@ -88,12 +89,7 @@ function imageModel(engine: Engine, s: Setting): Model<ImageBatch> {
     model_type: 'vit',
     image_size: s.image,
     patch_size: s.patch,
-    hidden_size: s.hidden,
-    num_hidden_layers: s.layers,
-    num_attention_heads: s.heads,
-    intermediate_size: s.intermediate,
-    hidden_dropout_prob: s.dropout,
-    attention_probs_dropout_prob: s.dropout,
+    ...encoderOf(s),
     id2label: Object.fromEntries(Array.from({ length: s.labels }, (_, i) => [i, `class ${i}`])),
   });
   return new ViTForImageClassification(engine, config, randomWeights(imageClassificationSpecs(config)));

@@ -103,6 +103,13 @@ function relativeNorm(engine: Engine, s: DeviceTensor, w: DeviceTensor): DeviceT
   return engine.sqrt(engine.div(s, larger));
 }
 
+/** Both moments in codes, in the order of `RowLayout.columns`. */
+function encoded(engine: Engine, m: DeviceTensor, v: DeviceTensor, block: number, step: number): DeviceTensor[] {
+  const second = encodeSecond(engine, v, block, step);
+  const first = encodeFirst(engine, m, block, step);
+  return [first.words, first.scales, second.words, second.scales];
+}
+
 /** What an update of rows works on. */
 export interface RowUpdate {
   /** A table [V, H], marked with the rows that the step touches. */
@@ -144,12 +151,10 @@ export function updateRows(engine: Engine, { parameter, grad, moments, places, l
         const relative = engine.adamwStep({ weight, m, v }, engine.slice(grad, [at, 0], [n, width]), { ...options, magnitude: magnitude === 'mean-relative' ? magnitude : undefined });
         const change = magnitude === 'relative-l2' ? engine.scope(() => sumOfSquares(engine, engine.sub(engine.gather(table, ids), weight))) : relative && engine.affine(relative, n / shape[0]);
         const sum = change && moved && engine.add(moved, change);
-        if (block === undefined) write(table, ids, weight, [m, v], slots);
-        else {
-          const second = encodeSecond(engine, v, block, step);
-          const first = encodeFirst(engine, m, block, step);
-          write(table, ids, weight, [first.words, first.scales, second.words, second.scales], slots);
-        }
+        const fresh = block === undefined ? [m, v] : encoded(engine, m, v, block, step);
+        if (at === 0) begin();
+        engine.writeRows(table, ids, weight);
+        fresh.forEach((t, i) => engine.writeRows(moments[i], slots, engine.reshape(t, [n, t.size / n])));
         return sum;
       });
       if (moved) engine.free(moved);
@@ -157,10 +162,4 @@ export function updateRows(engine: Engine, { parameter, grad, moments, places, l
     }
     return moved && (whole ? relativeNorm(engine, moved, whole) : moved);
   });
-
-  function write(into: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor, fresh: readonly DeviceTensor[], slots: DeviceTensor): void {
-    begin();
-    engine.writeRows(into, ids, rows);
-    fresh.forEach((t, i) => engine.writeRows(moments[i], slots, engine.reshape(t, [slots.size, t.size / slots.size])));
-  }
 }

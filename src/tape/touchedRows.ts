@@ -1,6 +1,7 @@
 /**
  * The rows of an embedding table that a step looks up. The gradient of all others is 0, so that of a table marked with these only the rows themselves have one: [n, H] instead of [V, H] (PyTorch's sparse
- * gradients, `nn.Embedding(sparse=True)`). Of BERT-base's 30,522 rows a batch of 32 × 128 tokens touches 4,096 at most, and of real text about a thousand.
+ * gradients, `nn.Embedding(sparse=True)`). Of BERT-base's 30,522 rows a batch of 32 × 128 tokens touches 4,096 at most, of GLUE's texts
+ * 180 (CoLA) to 910 (RTE).
  */
 import type { DeviceTensor, Engine } from '../engine/engine';
 

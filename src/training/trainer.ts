@@ -76,8 +76,8 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    */
   readonly gradientCheckpointing?: boolean;
   /**
-   * Whether the word embeddings' gradient is of the rows alone that a step's tokens look up, and their update and moments too, as with PyTorch's `nn.Embedding(sparse=True)` and SparseAdam: of BERT-base's 30,522 rows a
-   * thousand or so in place of all, which is 89 MiB of gradient, and twice that of moments while they are float32. **Changes training**: the other rows stand still where momentum and weight decay would go on moving
+   * Whether the word embeddings' gradient is of the rows alone that a step's tokens look up, and their update and moments too, as with PyTorch's `nn.Embedding(sparse=True)` and SparseAdam: of BERT-base's 30,522 rows those
+   * that a batch has (of 32 of GLUE's texts 180 to 910) in place of all, which is 89 MiB of gradient, and twice that of moments while they are float32. **Changes training**: the other rows stand still where momentum and weight decay would go on moving
    * them. Without effect on models that have no such table. Default false.
    */
   readonly sparseEmbeddings?: boolean;

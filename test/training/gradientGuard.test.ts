@@ -7,35 +7,11 @@ import { test } from 'node:test';
 import type { Engine } from '../../src/engine/engine';
 import { GradientNotFiniteError, InvalidArgumentError, LossNotFiniteError } from '../../src/errors';
 import { AutoFreeze } from '../../src/freezing/autoFreeze';
-import type { BatchSource, TextBatch } from '../../src/models/model';
 import { Parameter } from '../../src/tape/parameter';
 import { GradientGuard } from '../../src/training/gradientGuard';
-import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
-import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
-
-const config = tinyConfig();
-const train: BatchSource<TextBatch> = { size: 4, shape: (i) => ({ batchSize: i.length, length: 6 }), batch: (i) => tinyBatch(config, i.length, 6, 1 + i[0]) };
-
-async function trainerOf(options: Partial<TrainerOptions> = {}) {
-  const engine = await cpuEngine();
-  const model = tinyModel(engine, config);
-  const said: string[] = [];
-  const trainer = new SlimFitTrainer({ model, train, batchSize: 4, learningRate: 0.01, freezeRate: 0.5, totalSteps: 40, seed: 3, shuffle: false, measureEncodingsEvery: 0, onWarning: (t) => said.push(t), ...options });
-  const close = () => {
-    trainer.dispose();
-    model.dispose();
-    assert.equal(engine.memory().tensors, 0, 'tensors left');
-    engine.dispose();
-  };
-  return { engine, model, trainer, said, close };
-}
-type Run = Awaited<ReturnType<typeof trainerOf>>;
-
-/** Everything that a step changes. */
-async function stateOf({ trainer, model }: Run) {
-  const { optimizer } = trainer as unknown as { optimizer: import('../../src/optim/adamw').AdamW };
-  return { weights: await model.weights(), moments: new Map([...(await optimizer.snapshot())].map(([p, s]) => [p.name, s])), policy: trainer.policy.state() };
-}
+import { SlimFitTrainer } from '../../src/training/trainer';
+import { cpuEngine, tinyModel } from '../models/fixtures';
+import { config, type Run, stateOf, train, trainerOf } from './tinyRun';
 
 /** One weight gradient after the `count`-th, of all that are computed from now on, is spoilt. */
 function spoil(engine: Engine, count: number, value: number): () => void {

@@ -7,36 +7,11 @@ import { test } from 'node:test';
 import type { DeviceTensor, Engine } from '../../src/engine/engine';
 import { GradientNotFiniteError, InvalidArgumentError } from '../../src/errors';
 import { AutoFreeze } from '../../src/freezing/autoFreeze';
-import type { BatchSource, TextBatch } from '../../src/models/model';
 import { LossScale } from '../../src/training/lossScale';
 import { SlimFitTrainer, type TrainerOptions } from '../../src/training/trainer';
 import { half } from '../engine/half';
-import { cpuEngine, tinyBatch, tinyConfig, tinyModel } from '../models/fixtures';
-
-const config = tinyConfig();
-const train: BatchSource<TextBatch> = { size: 4, shape: (i) => ({ batchSize: i.length, length: 6 }), batch: (i) => tinyBatch(config, i.length, 6, 1 + i[0]) };
-
-async function trainerOf(options: Partial<TrainerOptions> = {}, prepare: (engine: Engine) => void = () => {}) {
-  const engine = await cpuEngine();
-  prepare(engine);
-  const model = tinyModel(engine, config);
-  const said: string[] = [];
-  const trainer = new SlimFitTrainer({ model, train, batchSize: 4, learningRate: 0.01, freezeRate: 0.5, totalSteps: 40, seed: 3, shuffle: false, measureEncodingsEvery: 0, onWarning: (t) => said.push(t), ...options });
-  const close = () => {
-    trainer.dispose();
-    model.dispose();
-    assert.equal(engine.memory().tensors, 0, 'tensors left');
-    engine.dispose();
-  };
-  return { engine, model, trainer, said, close };
-}
-type Run = Awaited<ReturnType<typeof trainerOf>>;
-
-/** Everything that a step changes. */
-async function stateOf({ trainer, model }: Run) {
-  const { optimizer } = trainer as unknown as { optimizer: import('../../src/optim/adamw').AdamW };
-  return { weights: await model.weights(), moments: new Map([...(await optimizer.snapshot())].map(([p, s]) => [p.name, s])), policy: trainer.policy.state() };
-}
+import { tinyModel } from '../models/fixtures';
+import { config, stateOf, train, trainerOf } from './tinyRun';
 
 /** An engine that multiplies as mixed precision does: operands of matrix products are rounded to float16, and infinite beyond 65,504. */
 function inHalves(engine: Engine): void {
