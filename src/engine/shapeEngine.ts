@@ -162,8 +162,8 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     return this.fused ? this.like(grad.shape) : super.geluGrad(grad, x);
   }
   override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
-    if (this.webgpu && !(x.encoding in ROW_SCALED)) return this.like(grad.shape);
-    if (x.encoding !== 'q2.1' || !this.tensorflow || this.webgpu) return super.geluGradEncoded(grad, x);
+    if (this.webgpu) return this.like(grad.shape);
+    if (x.encoding !== 'q2.1' || !this.tensorflow) return super.geluGradEncoded(grad, x);
     return this.fused ? this.like(grad.shape) : this.scope(() => this.mul(grad, this.like(grad.shape)));
   }
   override dropout(...args: Parameters<ComposedEngine<undefined>['dropout']>): DeviceTensor {
@@ -222,7 +222,8 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     const [B, T, H] = grad.shape;
     if (!this.streamsAttention(H / heads)) return super.attentionGrad(...args);
     return this.scope(() => {
-      for (const x of [q, k, dq || dk ? v : undefined]) if (x && 'encoding' in x) this.decode(x);
+      // Signed codes of 8 bits are read as they are.
+      for (const x of [q, k, dq || dk ? v : undefined]) if (x && 'encoding' in x && !['q3.4', 'q7.0', 'q8-row'].includes(x.encoding)) this.decode(x);
       if (dk || dv) this.like([B * heads, T, 4]);
       const like = (wanted: boolean) => (wanted ? this.like(grad.shape) : undefined);
       return { dq: like(dq), dk: like(dk), dv: like(dv) };

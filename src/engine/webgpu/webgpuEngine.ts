@@ -17,6 +17,7 @@ import {
   type DeviceTensor,
   type DType,
   type EncodedTensor,
+  FIXED_POINT,
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
@@ -32,7 +33,7 @@ import { Gpu, type GpuCounts } from './gpu';
 import type { Kernel } from './kernel';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
-import { decodeFunction, encodeKernel, stepsKernel } from './kernels/codes';
+import { decodeFunction, ENCODE_THREADS, encodeKernel, encodeLanes, encodeRowsKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
 import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions';
@@ -51,6 +52,9 @@ const MOST_GROUPS = 65_535;
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
 
+/** The fixed-point codes that an encoding is made of. */
+const codesOf = (encoding: CodeEncoding): FixedPoint => (encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint));
+
 /** Random bits below it drop an element. */
 const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
 
@@ -59,9 +63,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   readonly name = 'webgpu';
   readonly device: string;
   private readonly gpu: Gpu;
+  /** How many buffers a kernel may have: 8 on every device, more on most. */
+  private readonly mostBuffers: number;
 
   constructor(opened: OpenedDevice) {
     super();
+    this.mostBuffers = opened.device.limits.maxStorageBuffersPerShaderStage;
     this.gpu = new Gpu(opened);
     this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name})`;
   }
@@ -376,11 +383,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     return this.chain('geluGrad', grad.shape, () => ['g[i] * geluSlope(x[i])', GELU], { g: grad, x });
   }
   override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
-    const { encoding } = x;
-    if (encoding in ROW_SCALED) return super.geluGradEncoded(grad, x);
+    const { encoding, words, steps } = x;
     this.checkSizes('gradient of GELU', sizeOf(x.shape), grad);
-    const make = (): Kernel => elementwise('g[i] * geluSlope(decoded(i))', ['g: f32', 'words: u32'], ['half: u32'], GELU + decodeFunction(encoding as FixedPoint));
-    return this.make(grad.shape, (out) => this.gpu.each(`geluGrad ${encoding}`, make, [this.raw(grad), this.raw(x.words)], [out], [grad.size, Math.ceil(grad.size / 2)], grad.size));
+    const make = (): Kernel =>
+      elementwise(`g[i] * geluSlope(decoded(i)${steps ? ' * steps[i / p.width]' : ''})`, ['g: f32', 'words: u32', ...(steps ? ['steps: f32'] : [])], ['half: u32', 'width: u32'], GELU + decodeFunction(codesOf(encoding)));
+    const reads = [grad, words, ...(steps ? [steps] : [])].map((t) => this.raw(t));
+    return this.make(grad.shape, (out) => this.gpu.each(`geluGrad ${encoding}`, make, reads, [out], [grad.size, Math.ceil(grad.size / 2), steps ? grad.size / steps.size : 1], grad.size));
   }
   override tanhGrad(grad: DeviceTensor, y: DeviceTensor): DeviceTensor {
     this.checkSizes('gradient of tanh', grad.size, y);
@@ -477,7 +485,13 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const { dq: wantsQ, dk, dv } = wanted;
     if (!(wantsQ || dk || dv)) return {};
     return this.scope(() => {
-      const [ofQ, ofK, ofV] = [q, k, wantsQ || dk ? v : undefined].map((x) => (x ? this.attentionOperand(x, grad) : undefined));
+      // Beside the operands: the gradient, the rows, dk and dv, a mask.
+      let room = this.mostBuffers - 7 - masks.length;
+      const [ofQ, ofK, ofV] = [q, k, wantsQ || dk ? v : undefined].map((x) => {
+        const of = x && this.attentionOperand(x, grad, room > 0);
+        if (of) room -= of.slots.length - 1;
+        return of;
+      });
       const gradKind: AttentionGradKind = { ...kind, q: ofQ!.form, k: ofK!.form, v: ofV?.form };
       const key = attentionGradKey(gradKind);
       const g = this.raw(grad);
@@ -495,13 +509,16 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     });
   }
 
-  /** An operand of attention's backward as its kernels read it. */
-  private attentionOperand(x: AttentionOperand, like: DeviceTensor): { readonly form: OperandForm; readonly slots: readonly Slot[] } {
+  /** An operand of attention's backward as its kernels read it: signed 8-bit codes as they are, others decoded, also those for whose steps a kernel has no buffer left. */
+  private attentionOperand(x: AttentionOperand, like: DeviceTensor, takesSteps: boolean): { readonly form: OperandForm; readonly slots: readonly Slot[] } {
     if (!('encoding' in x)) {
       this.checkSizes('gradient of attention', like.size, x);
       return { form: 'f32', slots: [this.raw(x)] };
     }
-    return { form: 'f32', slots: [this.raw(this.decode(x))] };
+    if (sizeOf(x.shape) !== like.size) throw new ShapeError(`gradient of attention: codes of shape [${x.shape}] for a gradient of [${like.shape}]`);
+    const { bits, lo, scale } = FIXED_POINT[codesOf(x.encoding)];
+    if (bits !== 8 || lo >= 0 || (x.steps && !takesSteps)) return { form: 'f32', slots: [this.raw(this.decode(x))] };
+    return { form: { scale, steps: x.steps !== undefined }, slots: [x.words, ...(x.steps ? [x.steps] : [])].map((t) => this.raw(t)) };
   }
 
   // ---- dropout ----------------------------------------------------------------------------------------------------------------
@@ -554,9 +571,18 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   override encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
     if (!(encoding in ROW_SCALED)) return this.pack(x, encoding as FixedPoint);
     const { codes, hi } = ROW_SCALED[encoding as RowScaled];
+    const width = x.shape[x.shape.length - 1];
+    const shape = [x.size / width, 1];
     return this.scope(() => {
-      const steps = this.make([x.size / x.shape[x.shape.length - 1], 1], (out) => this.rowwise('steps', stepsKernel, [x], [out], x, hi));
-      return { ...this.packed(x, codes, steps), encoding, steps };
+      if (width % 4 !== 0) {
+        const steps = this.make(shape, (out) => this.rowwise('steps', stepsKernel, [x], [out], x, hi));
+        return { ...this.packed(x, codes, steps), encoding, steps };
+      }
+      // No word has codes of two rows.
+      const [words, steps] = [this.make([x.size / 4], () => {}, 'int32'), this.make(shape, () => {})];
+      const lanes = encodeLanes(width);
+      this.gpu.each(`encode rows ${codes} ${lanes}`, () => encodeRowsKernel(codes, lanes), [this.raw(x)], [words, steps].map((t) => this.raw(t)), [shape[0], width / 4, hi], shape[0], ENCODE_THREADS / lanes);
+      return { encoding, shape: x.shape, words, payloadBytes: x.size, steps };
     });
   }
 

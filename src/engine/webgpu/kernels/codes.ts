@@ -45,6 +45,51 @@ export function stepsKernel(workgroup: number): Kernel {
   };
 }
 
+/** Threads of `encodeRowsKernel`. */
+export const ENCODE_THREADS = 256;
+
+/** How many of them share a row: those of short rows (the d values of a head) are many, and several go to a workgroup. */
+export function encodeLanes(width: number): number {
+  let lanes = 8;
+  while (lanes < ENCODE_THREADS && lanes * 8 < width) lanes *= 2;
+  return lanes;
+}
+
+/** Steps and codes of rows of `width4` vec4 in one go: params rows, width4, hi. */
+export function encodeRowsKernel(codes: FixedPoint, lanes: number): Kernel {
+  const { lo, hi } = FIXED_POINT[codes];
+  return {
+    params: ['rows: u32', 'width4: u32', 'hi: f32'],
+    reads: ['x: vec4f'],
+    writes: ['words: u32', 'steps: f32'],
+    workgroup: ENCODE_THREADS,
+    functions: `${EXACT_DIVISION}
+var<workgroup> tops: array<f32, W>;`,
+    body: `
+  let row = (wg.y * grid.x + wg.x) * ${ENCODE_THREADS / lanes}u + lid / ${lanes}u;
+  let lane = lid % ${lanes}u;
+  let base = row * p.width4;
+  var top = 0.0;
+  if (row < p.rows) { for (var k = lane; k < p.width4; k += ${lanes}u) { let v = abs(x[base + k]); top = max(top, max(max(v.x, v.y), max(v.z, v.w))); } }
+  tops[lid] = top;
+  workgroupBarrier();
+  for (var s = ${lanes / 2}u; s > 0u; s = s >> 1u) {
+    if (lane < s) { tops[lid] = max(tops[lid], tops[lid + s]); }
+    workgroupBarrier();
+  }
+  if (row >= p.rows) { return; }
+  let step = exactDiv(tops[lid - lane], p.hi);
+  if (lane == 0u) { steps[row] = step; }
+  for (var k = lane; k < p.width4; k += ${lanes}u) {
+    let v = x[base + k];
+    var word = 0u;
+    // A loop, since drivers take the division in as often as it stands here.
+    for (var j = 0u; j < 4u; j++) { word |= (u32(i32(clamp(round(exactDiv(v[j], step + 1.17549435e-38)), ${number(lo)}, ${number(hi)}))) & 255u) << (8u * j); }
+    words[base + k] = word;
+  }`,
+  };
+}
+
 /** A function `decoded(i)`: the value of element i from `words`; of 4-bit codes with the parameter `half`. */
 export function decodeFunction(encoding: FixedPoint): string {
   const { bits, scale, lo } = FIXED_POINT[encoding];
