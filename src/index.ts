@@ -20,6 +20,7 @@ export type {
   LossResult,
   MatmulOptions,
   MemoryReport,
+  NormalizedCodes,
   RandomKey,
   RowScaled,
   RowStats,

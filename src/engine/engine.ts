@@ -130,6 +130,13 @@ export interface RowStats {
   readonly rstd: DeviceTensor;
 }
 
+/** Normalised rows in codes. */
+export interface NormalizedCodes {
+  readonly encoded: EncodedTensor;
+  /** As of `RowStats`. */
+  readonly rstd: DeviceTensor;
+}
+
 /** A parameter's optimizer state on the device. */
 export interface AdamWState {
   readonly weight: DeviceTensor;
@@ -292,6 +299,10 @@ export interface Engine {
   layerNormGradWeight(grad: DeviceTensor, normalized: DeviceTensor): DeviceTensor;
   /** The same input gradient, from a sparse ŷ. */
   layerNormGradInputSparse(grad: DeviceTensor, normalized: SparseTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor;
+  /** The same input gradient, from a packed ŷ. */
+  layerNormGradInputEncoded(grad: DeviceTensor, normalized: EncodedTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor;
+  /** ŷ of x [..., H] in codes, and 1/sqrt(var + eps) of each row as [N, 1]. */
+  normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes;
 
   // ---- attention, per head: q, k, v [B, A, T, d] ----------------------------------------------------------------------------
   /** [B, T, H] → [B, A, T, d]. */
@@ -341,6 +352,8 @@ export interface Engine {
   encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor;
   /** float32, of the original shape; equal to the bit on every engine. */
   decode(x: EncodedTensor): DeviceTensor;
+  /** The values times `weight` plus `bias`, both [H] over the last dimension. */
+  decodeAffine(x: EncodedTensor, weight: DeviceTensor, bias: DeviceTensor): DeviceTensor;
   /** The `count` elements of largest absolute value of the whole tensor; of equal ones, those of lower index first. */
   topK(x: DeviceTensor, count: number): SparseTensor;
   /** The dense tensor, zero where nothing was kept. */

@@ -6,7 +6,7 @@ import { InvalidArgumentError } from '../errors';
 import { broadcast } from './baseEngine';
 import { payloadBytes } from './codes';
 import { ComposedEngine, type FixedPointTensor } from './composedEngine';
-import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, type DeviceTensor, type DType, type EncodedTensor, type EngineName, type FixedPoint, type LossResult, type MatmulOptions, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
+import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, type DeviceTensor, type DType, type EncodedTensor, type EngineName, type FixedPoint, type LossResult, type MatmulOptions, type NormalizedCodes, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
 
 /**
  * Whose temporaries: `fused` is TensorFlow on a CPU with our kernels, `tensorflow` TensorFlow's own operations (as on a GPU), `composed` the wasm and cpu engines, `webgpu` our kernels on a GPU, which
@@ -228,6 +228,17 @@ export class ShapeEngine extends ComposedEngine<undefined> {
       const like = (wanted: boolean) => (wanted ? this.like(grad.shape) : undefined);
       return { dq: like(dq), dk: like(dk), dv: like(dv) };
     });
+  }
+  override layerNormGradInputEncoded(...args: Parameters<ComposedEngine<undefined>['layerNormGradInputEncoded']>): DeviceTensor {
+    return this.webgpu ? this.like(args[0].shape) : super.layerNormGradInputEncoded(...args);
+  }
+  override normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
+    const width = x.shape[x.shape.length - 1];
+    if (!this.webgpu || !(encoding in ROW_SCALED) || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
+    return { encoded: this.encode(x, encoding), rstd: this.like([x.size / width, 1]) };
+  }
+  override decodeAffine(...args: Parameters<ComposedEngine<undefined>['decodeAffine']>): DeviceTensor {
+    return this.webgpu ? this.like(args[0].shape) : super.decodeAffine(...args);
   }
   override encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
     if (!this.webgpu || !(encoding in ROW_SCALED)) return super.encode(x, encoding);

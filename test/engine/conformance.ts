@@ -264,6 +264,38 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     }
   });
 
+  it('layer norm by codes: they are those of the normalised values, and its input gradient and the values behind the affine come of what they stand for', async (e, r) => {
+    for (const shape of [[3, 8], [2, 3, 5], [2, 300]])
+      for (const encoding of ['q8-row', 'q3.4', 'q2.1'] as const) {
+        const H = shape[shape.length - 1];
+        const [x, g, w, b] = [random(r, shape, 2), random(r, shape), random(r, [H]), random(r, [H])];
+        const [tx, tg, tw, tb] = [x, g, w, b].map(up);
+        const { encoded, rstd } = e.normalizeEncoded(tx, 1e-5, encoding);
+        const want = e.scope(() => e.encode(e.normalize(tx, e.rowStats(tx, 1e-5)), encoding));
+        assert.deepEqual([encoded.encoding, encoded.shape, encoded.payloadBytes], [want.encoding, shape, want.payloadBytes]);
+        for (const [got, expected] of [[encoded.words, want.words], [encoded.steps, want.steps]]) if (got && expected) assert.deepEqual(await e.read(got), await e.read(expected), encoding);
+        assert.equal(encoded.steps !== undefined, want.steps !== undefined);
+        const decoded = e.decode(encoded);
+        const hat: Ref = { shape, data: Array.from(await e.read(decoded)) };
+        const n = rowsOf(x).map((row) => normRow(row, 1e-5));
+        const dx = mapRows(g, (row, i) => {
+          const h = row.map((v, c) => v * w.data[c]);
+          const y = rowsOf(hat)[i];
+          const along = sumOf(h.map((v, c) => v * y[c])) / H;
+          return h.map((v, c) => n[i].rstd * (v - sumOf(h) / H - along * y[c]));
+        });
+        await equal(
+          [
+            [rstd, { shape: [n.length, 1], data: n.map((row) => row.rstd) }],
+            [e.layerNormGradInputEncoded(tg, encoded, rstd, tw), dx],
+            [e.decodeAffine(encoded, tw, tb), mapRows(hat, (row) => row.map((v, c) => v * w.data[c] + b.data[c]))],
+          ],
+          [tx, tg, tw, tb, decoded, ...[encoded, want].flatMap((c) => (c.steps ? [c.words, c.steps] : [c.words]))],
+          1e-5,
+        );
+      }
+  });
+
   it('attention: heads, probabilities with a mask, softmax gradient', async (e, r) => {
     const [B, A, T, d] = [1 + (r.next() % 3), 1 + (r.next() % 4), 2 + (r.next() % 8), 1 + (r.next() % 8)];
     const [x, q, k, g] = [random(r, [B, T, A * d]), random(r, [B, A, T, d]), random(r, [B, A, T, d]), random(r, [B, A, T, T])];

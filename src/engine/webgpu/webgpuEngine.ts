@@ -21,6 +21,7 @@ import {
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
+  type NormalizedCodes,
   type RandomKey,
   ROW_SCALED,
   type RowScaled,
@@ -39,7 +40,7 @@ import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
 import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions';
 import { matmulKernel, matmulKey, type MatmulKind, tileFor } from './kernels/matmul';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
-import { layerNormGradKernel, layerNormKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
+import { type LayerNormCodes, layerNormGradKernel, layerNormKernel, normalizeEncodeKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
 import { SCATTER_GROUPS, scatterAddKernel } from './kernels/scatter';
 import { TOPK_BLOCK, TOPK_PASSES, topKBlocks, topKCount, topKPick, topKScan, topKStart, topKWrite } from './kernels/topK';
 
@@ -434,6 +435,29 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     return this.make([H], (out) => this.reduce('sum', 'x·y', [this.raw(grad), this.raw(normalized)], 1, grad.size / H, H, 1, out));
   }
 
+  override layerNormGradInputEncoded(grad: DeviceTensor, normalized: EncodedTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    const { words, steps } = normalized;
+    const width = grad.shape[grad.shape.length - 1];
+    this.checkSizes('gradient of a layer norm', grad.size / width, rstd, ...(steps ? [steps] : []));
+    this.checkSizes('gradient of a layer norm', width, weight);
+    if (sizeOf(normalized.shape) !== grad.size) throw new ShapeError(`gradient of a layer norm: codes of shape [${normalized.shape}] for a gradient of [${grad.shape}]`);
+    const codes: LayerNormCodes = { encoding: codesOf(normalized.encoding), steps: steps !== undefined };
+    const reads = [grad, words, ...(steps ? [steps] : []), rstd, weight];
+    return this.make(grad.shape, (out) => this.rowwise(`layerNormGrad ${codes.encoding}${codes.steps ? ' steps' : ''}`, (w) => layerNormGradKernel(w, codes), reads, [out], grad, Math.ceil(grad.size / 2)));
+  }
+  override normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
+    const width = x.shape[x.shape.length - 1];
+    // No word may have codes of two rows.
+    if (!(encoding in ROW_SCALED) || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
+    const { codes, hi } = ROW_SCALED[encoding as RowScaled];
+    return this.scope(() => {
+      const words = this.make([x.size / 4], () => {}, 'int32');
+      const [steps, rstd] = [0, 1].map(() => this.make([x.size / width, 1], () => {}));
+      this.rowwise(`normalizeEncode ${codes}`, (w) => normalizeEncodeKernel(codes, w), [x], [words, steps, rstd].map((t) => this.raw(t)), x, eps, hi);
+      return { encoded: { encoding, shape: x.shape, words, payloadBytes: x.size, steps }, rstd };
+    });
+  }
+
   // ---- attention --------------------------------------------------------------------------------------------------------------
   override attentionProbs(q: DeviceTensor, k: DeviceTensor, scale: number, mask?: DeviceTensor): DeviceTensor {
     // The kernel takes one mask row for each sequence.
@@ -599,6 +623,16 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
 
   override decode(x: EncodedTensor): DeviceTensor {
     return x.encoding in ROW_SCALED ? this.unpacked(x, ROW_SCALED[x.encoding as RowScaled].codes, x.steps) : this.unpacked(x, x.encoding as FixedPoint);
+  }
+
+  override decodeAffine(x: EncodedTensor, weight: DeviceTensor, bias: DeviceTensor): DeviceTensor {
+    const { words, steps, shape } = x;
+    const [n, width] = [sizeOf(shape), shape[shape.length - 1]];
+    this.checkSizes('decodeAffine', width, weight, bias);
+    const make = (): Kernel =>
+      elementwise(`decoded(i)${steps ? ' * steps[i / p.width]' : ''} * weight[i % p.width] + bias[i % p.width]`, ['words: u32', ...(steps ? ['steps: f32'] : []), 'weight: f32', 'bias: f32'], ['half: u32', 'width: u32'], decodeFunction(codesOf(x.encoding)));
+    const reads = [words, ...(steps ? [steps] : []), weight, bias].map((t) => this.raw(t));
+    return this.make(shape, (out) => this.gpu.each(`decodeAffine ${x.encoding}`, make, reads, [out], [n, Math.ceil(n / 2), width], n));
   }
 
   topK(x: DeviceTensor, count: number): SparseTensor {

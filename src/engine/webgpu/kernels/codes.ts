@@ -45,6 +45,14 @@ export function stepsKernel(workgroup: number): Kernel {
   };
 }
 
+/**
+ * A function `rowCode(x, step)`: the 8-bit code of a value in a row of that step, as a byte. To be called in a loop over the four bytes of a word, since drivers take the division in wherever it is called.
+ */
+export function rowCodeFunction(codes: FixedPoint): string {
+  const { lo, hi } = FIXED_POINT[codes];
+  return `fn rowCode(x: f32, step: f32) -> u32 { return u32(i32(clamp(round(exactDiv(x, step + 1.17549435e-38)), ${number(lo)}, ${number(hi)}))) & 255u; }\n`;
+}
+
 /** Threads of `encodeRowsKernel`. */
 export const ENCODE_THREADS = 256;
 
@@ -57,13 +65,12 @@ export function encodeLanes(width: number): number {
 
 /** Steps and codes of rows of `width4` vec4 in one go: params rows, width4, hi. */
 export function encodeRowsKernel(codes: FixedPoint, lanes: number): Kernel {
-  const { lo, hi } = FIXED_POINT[codes];
   return {
     params: ['rows: u32', 'width4: u32', 'hi: f32'],
     reads: ['x: vec4f'],
     writes: ['words: u32', 'steps: f32'],
     workgroup: ENCODE_THREADS,
-    functions: `${EXACT_DIVISION}
+    functions: `${EXACT_DIVISION}${rowCodeFunction(codes)}
 var<workgroup> tops: array<f32, W>;`,
     body: `
   let row = (wg.y * grid.x + wg.x) * ${ENCODE_THREADS / lanes}u + lid / ${lanes}u;
@@ -83,8 +90,7 @@ var<workgroup> tops: array<f32, W>;`,
   for (var k = lane; k < p.width4; k += ${lanes}u) {
     let v = x[base + k];
     var word = 0u;
-    // A loop, since drivers take the division in as often as it stands here.
-    for (var j = 0u; j < 4u; j++) { word |= (u32(i32(clamp(round(exactDiv(v[j], step + 1.17549435e-38)), ${number(lo)}, ${number(hi)}))) & 255u) << (8u * j); }
+    for (var j = 0u; j < 4u; j++) { word |= rowCode(v[j], step) << (8u * j); }
     words[base + k] = word;
   }`,
   };
