@@ -18,10 +18,12 @@ export const LEVERS: readonly (readonly [string, StudySettings])[] = [
   ['frozen biases', { frozenBiases: true }],
   ['magnitude relative-l2', { magnitude: 'relative-l2' }],
   ['8-bit moments', { optimizer: { moments: '8-bit' } }],
+  ['word embeddings by rows', { sparseEmbeddings: true }],
   ['idle moments released', { optimizer: { idleMoments: 'release' } }],
   ['blocks of 256 KiB', { blockBytes: 2 ** 18 }],
   ['4 micro-batches', { gradientAccumulationSteps: 4 }],
   ['layers run again', { gradientCheckpointing: true }],
   ['tuned', { mode: 'tuned' }],
   ['tuned, 8-bit moments', { mode: 'tuned', optimizer: { moments: '8-bit' } }],
+  ['tuned, 8-bit moments, word embeddings by rows', { mode: 'tuned', optimizer: { moments: '8-bit' }, sparseEmbeddings: true }],
 ];

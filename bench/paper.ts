@@ -1,5 +1,6 @@
 /**
- * The paper's twelve tasks: the memory of a training step under full fine-tuning, as the paper trains, and in mode `tuned` with 8-bit moments, those of frozen layers on the host, from the planner.
+ * The paper's twelve tasks: the memory of a training step under full fine-tuning, as the paper trains, and in mode `tuned` with 8-bit moments, those of frozen layers on the host, and word embeddings by
+ * the rows of a step (as many as its tokens, were they all different), from the planner.
  * Markdown on standard output: `npm run bench:paper`; a few minutes.
  *
  * Total: the most bytes alive at one moment of a step, temporaries included, once every layer has its moments. Full fine-tuning stands there twice: as this engine runs it, which applies and frees each gradient
@@ -15,7 +16,7 @@ const mean = (x: readonly number[]) => x.reduce((s, v) => s + v, 0) / x.length;
 /** What is compared with full fine-tuning, by the heading of its columns. */
 const WAYS: Readonly<Record<string, (q: MemoryQuery) => MemoryQuery>> = {
   paper: (q) => ({ ...q, mode: 'paper', frozenBiases: false }),
-  tuned: (q) => ({ ...q, mode: 'tuned', frozenBiases: true, optimizer: { ...q.optimizer, moments: '8-bit', idleMoments: 'host' } }),
+  tuned: (q) => ({ ...q, mode: 'tuned', frozenBiases: true, optimizer: { ...q.optimizer, moments: '8-bit', idleMoments: 'host' }, sparseEmbeddings: q.length !== undefined }),
   'tuned, layers run again': (q) => ({ ...WAYS.tuned(q), gradientCheckpointing: true }),
 };
 

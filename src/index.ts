@@ -1,7 +1,10 @@
 /** Everything that `slimfit` offers, by what it is for. */
 
 // Engines: where tensors live and what computes.
-export { chooseEngine, engineChoice, type EngineChoice, type EngineReason } from './engine/choose';
+export { chooseEngine, type EngineChoice } from './engine/choose';
+export { engineChoice } from './inspect/engineCard';
+export type { EngineReason } from './engine/order';
+export type { AdapterKind, AdapterSummary, EngineOptions } from './engine/webgpu/adapters';
 export { CATEGORIES, FIXED_POINT, ROW_SCALED } from './engine/engine';
 export type {
   AdamWOptions,
@@ -17,10 +20,12 @@ export type {
   Engine,
   EngineName,
   FixedPoint,
+  HeldMemory,
   LossResult,
   MatmulOptions,
   MemoryReport,
   NormalizedCodes,
+  Precision,
   RandomKey,
   RowScaled,
   RowStats,
@@ -78,6 +83,7 @@ export { recipeNamed, RECIPES, recipes, type AugmentationName, type GlueRecipe, 
 export { planRecipe, type RecipePlan, type RecipePlanOptions } from './training/recipePlan';
 export type { CheckpointOptions } from './training/checkpoints';
 export { listCheckpoints, type CheckpointManifest, type StoredCheckpoint } from './training/checkpointFolder';
+export type { LossScaling } from './training/lossScale';
 export type { StepRecord } from './training/stepRecord';
 export { loadStudy, study, type StudyOptions, type StudyProgress, type StudyRunOptions } from './training/study';
 export type {

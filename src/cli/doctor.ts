@@ -3,8 +3,11 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import { engineChoice } from '../engine/choose';
+import type { EngineName } from '../engine/engine';
+import { onGpu } from '../engine/order';
 import { addonPackage, fusedKernels } from '../engine/tfjs/tensorflowBinding';
-import { type AdapterSummary, listAdapters } from '../engine/webgpu/dawn';
+import type { AdapterSummary } from '../engine/webgpu/adapters';
+import { adapterFacts } from '../inspect/engineCard';
 import { findKernelspec } from '../../kernel/install';
 import { HOME, pythonProgram } from './project';
 
@@ -41,10 +44,9 @@ function libraryFolders(): string[] {
   return [...own, ...system];
 }
 
-/** What WebGPU could compute on. */
-function describe({ kind, name, maxBuffer, maxBinding, workgroupThreads, workgroupBytes, features }: AdapterSummary): string {
-  const gib = Math.round((10 * Math.min(maxBuffer, maxBinding)) / 2 ** 30) / 10;
-  return `${kind} ${name}: tensors up to ${gib} GiB, workgroups of ${workgroupThreads} threads and ${workgroupBytes / 1024} KiB; ${features.join(', ')}`;
+/** One adapter in one line. */
+function describe(adapter: AdapterSummary): string {
+  return `${adapter.kind} ${adapter.name}; ${adapterFacts(adapter).map(([name, value]) => `${name}: ${value}`).join('; ')}`;
 }
 
 /** Prints the report. @returns 0, or 1 when no engine can train */
@@ -60,23 +62,26 @@ export async function doctor(): Promise<number> {
   line('GPU', gpu ? `${gpu.gpus.join(', ')} (driver ${gpu.driver})` : 'no NVIDIA driver found');
 
   const asked = process.env.SLIMFIT_ENGINE;
-  const { chosen, reasons } = await engineChoice();
+  const { chosen, because, reasons, adapters } = await engineChoice();
   for (const r of reasons) line('engine', `${r.available ? '✓' : '✗'} ${r.name}: ${r.why}`);
-  // Where WebGPU does not load, its engine's line says why.
-  for (const adapter of await listAdapters().catch(() => [])) line('adapter', describe(adapter));
-  const picked = asked || chosen;
-  if (!picked || (asked && !reasons.some((r) => r.name === asked && r.available))) {
-    line('trains on', asked ? `nothing: SLIMFIT_ENGINE asks for ${asked}, which is not available` : 'nothing: no engine starts');
-    return 1;
-  }
-  line('trains on', `${picked}: ${asked ? 'SLIMFIT_ENGINE asks for it' : 'the first that computes on a GPU here, else the first of tensorflow, wasm, cpu that starts'}`);
-  const onGpu = reasons.some((r) => r.name === picked && r.why.startsWith('GPU'));
-  if (gpu && !onGpu && picked !== 'webgpu') {
-    const missing = missingLibraries(CUDA_LIBRARIES, libraryFolders());
-    line('faster', missing.length > 0 ? `TensorFlow does not find ${missing.join(', ')}: run \`npx slimfit setup --gpu\`` : 'this TensorFlow was built without CUDA: run `npx slimfit setup --gpu`');
-  } else if (asked && picked !== 'tensorflow' && reasons.some((r) => r.name === 'tensorflow' && r.available)) line('faster', `the tensorflow engine, which starts here: unset SLIMFIT_ENGINE`);
-  else if (picked !== 'tensorflow' && !onGpu) line('faster', 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`');
-  else if (!onGpu && !fusedKernels().loaded) line('faster', `the fused CPU kernels are missing (${fusedKernels().why}): training is about 1.5 times slower without them`);
-  else if (!onGpu) line('faster', 'a machine with an NVIDIA GPU and `npx slimfit setup --gpu`');
+  for (const adapter of adapters) line('adapter', describe(adapter));
+  if (adapters.length === 0) line('adapter', 'none: the line of webgpu says why');
+  line('trains on', `${chosen ?? 'nothing'}: ${because}`);
+  if (!chosen) return 1;
+  const faster = waysToBeFaster(chosen, reasons.some((r) => r.name === chosen && onGpu(r.why)), { asked: Boolean(asked), nvidia: gpu !== undefined, tensorflow: reasons.some((r) => r.name === 'tensorflow' && r.available) });
+  if (faster) line('faster', faster);
   return 0;
+}
+
+/** What would make training faster, if anything within reach would. */
+function waysToBeFaster(chosen: EngineName, fast: boolean, has: { readonly asked: boolean; readonly nvidia: boolean; readonly tensorflow: boolean }): string | undefined {
+  if (has.nvidia && !fast && chosen !== 'webgpu') {
+    const missing = missingLibraries(CUDA_LIBRARIES, libraryFolders());
+    return missing.length > 0 ? `TensorFlow does not find ${missing.join(', ')}: run \`npx slimfit setup --gpu\`` : 'this TensorFlow was built without CUDA: run `npx slimfit setup --gpu`';
+  }
+  if (has.asked && chosen !== 'tensorflow' && has.tensorflow) return 'the tensorflow engine, which starts here: unset SLIMFIT_ENGINE';
+  if (fast) return undefined;
+  if (chosen !== 'tensorflow') return 'TensorFlow is about 6 times faster than wasm on a CPU: run `npx slimfit setup`';
+  if (!fusedKernels().loaded) return `the fused CPU kernels are missing (${fusedKernels().why}): training is about 1.5 times slower without them`;
+  return 'a machine with a GPU: of any maker by its Vulkan, Metal or D3D12 driver (webgpu), or of NVIDIA with `npx slimfit setup --gpu` (tensorflow)';
 }

@@ -8,7 +8,7 @@ import { planRecipe, type RecipePlan } from '../training/recipePlan';
 import type { TrainRequest } from './trainOptions';
 
 /** The lines of a plan, of equal width up to their values. */
-export function dryRun({ recipe, options, mode, policy, gradientAccumulationSteps, gradientCheckpointing, steps }: TrainRequest): string {
+export function dryRun({ recipe, options, mode, policy, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, steps }: TrainRequest): string {
   const { model = recipe.checkpoint } = options;
   const known = existsSync(model) ? readConfig(model) : recipe.architecture;
   const trainExamples = Math.min(recipe.trainExamples, options.maxTrainSamples ?? Infinity);
@@ -25,7 +25,7 @@ export function dryRun({ recipe, options, mode, policy, gradientAccumulationStep
     ...(policy ? [['policy', [policy.name, ...Object.entries(policy.options).map(([k, v]) => `${k} ${v}`)].join(', ')] as const] : []),
     [policy ? 'first step' : 'freeze rate', `${policy ? '' : `${recipe.freezeRate}: `}${plan.frozenLayers} of ${plan.layers} layers frozen${policy ? '' : ' in a step'}, ${plan.layers - plan.frozenLayers} train${recipe.alwaysTrain.length > 0 ? `; ${recipe.alwaysTrain.join(', ')} always trains` : ''}`],
     ['seed', String(recipe.seed)],
-    ['mode', modeText(mode, plan.frozenBiases, gradientCheckpointing)],
+    ['mode', modeText(mode, plan.frozenBiases, gradientCheckpointing, sparseEmbeddings)],
     ['weights', `${formatBytes(plan.weightBytes)} (${(plan.parameters / 1e6).toFixed(1)} M)`],
     ['optimizer moments', `${formatBytes(plan.momentBytes)} once every layer has trained: ${momentsInWords(recipe.optimizer)}`],
     ['kept for backward', `${formatBytes(plan.activationBytes)} in the first step; plain fine-tuning ${formatBytes(plan.fullActivationBytes)}, ${(plan.fullActivationBytes / plan.activationBytes).toFixed(2)} times as much`],
@@ -35,8 +35,8 @@ export function dryRun({ recipe, options, mode, policy, gradientAccumulationStep
 }
 
 /** How activations are kept. */
-export function modeText(mode: string, frozenBiases: boolean | undefined, gradientCheckpointing: boolean | undefined): string {
-  return `${mode}${frozenBiases ? ', biases freeze with their layer' : ''}${gradientCheckpointing ? ', layers run again in backward' : ''}`;
+export function modeText(mode: string, frozenBiases: boolean | undefined, gradientCheckpointing: boolean | undefined, sparseEmbeddings: boolean | undefined): string {
+  return `${mode}${frozenBiases ? ', biases freeze with their layer' : ''}${gradientCheckpointing ? ', layers run again in backward' : ''}${sparseEmbeddings ? ', word embeddings by the rows of a step' : ''}`;
 }
 
 /** In which parts a batch is run; nothing if in one. */

@@ -29,10 +29,10 @@ export function planText(argv: readonly string[]): string {
   const budgetText = take(rest, '--budget');
   const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
   const request = parseTrain([...rest, '--dry-run'])!;
-  const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing } = request;
+  const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings } = request;
   if (request.policy) throw new InvalidArgumentError('slimfit plan plans inter-layer scheduling only: of another --policy, `slimfit train --dry-run` tells the bytes of the first step');
   const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
-  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing }), kernels };
+  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings }), kernels };
   if (budgetText === undefined) return report(`${recipe.name} (${recipe.source})`, { plan: planMemory(query), changes: {} }, query);
   const { batchSize, ...open } = query;
   const isBatchGiven = rest.some((a) => a === '--batch-size' || a.startsWith('--batch-size='));
@@ -54,13 +54,13 @@ function take(words: string[], option: string): string | undefined {
 function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnType<typeof memoryQuery>, budget?: number): string {
   const mode = changes.mode ?? query.mode ?? 'paper';
   const blockBytes = blockBytesOf(changes.blockBytes ?? query.blockBytes, mode);
-  const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing, optimizer = {} } = { ...query, ...changes };
+  const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, optimizer = {} } = { ...query, ...changes };
   const changed = Object.keys(changes).length > 0 ? ' (changed to fit)' : '';
   const rows: readonly (readonly [string, string])[] = [
     ['task', title],
     ...(budget === undefined ? [] : [['budget', `${formatBytes(budget)}${changed}`] as const]),
     ['batch', `${p.batchSize} × ${query.length === undefined ? `${query.imageSize}×${query.imageSize} pixels` : `${query.length} tokens`}${microBatchText(p.batchSize, gradientAccumulationSteps)}`],
-    ['mode', modeText(typeof mode === 'string' ? mode : mode.name, frozenBiases, gradientCheckpointing)],
+    ['mode', modeText(typeof mode === 'string' ? mode : mode.name, frozenBiases, gradientCheckpointing, sparseEmbeddings)],
     ['freeze rate', `${changes.freezeRate ?? query.freezeRate}: ${p.layers - p.trains.length} of ${p.layers} layers frozen, here those that leave the costliest to train`],
     ['weights', formatBytes(p.weightBytes)],
     ['optimizer moments', `${formatBytes(p.momentBytes)} ${(optimizer.idleMoments ?? 'keep') === 'keep' ? 'once every layer has trained' : 'at most'}: ${momentsInWords(optimizer)}`],

@@ -49,6 +49,7 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --warmup-steps N        of linear warm-up; default 0
   --weight-decay W        of AdamW
   --moments FORM          float32 or 8-bit: how its moments are stored
+  --sparse-embeddings     update only the rows of the word embeddings that a step looks up: less memory, other rows stand still
   --idle-moments WHAT     moments of frozen layers: keep, host (they wait there) or release (forgotten)
   --max-length N          tokens of a sequence
   --doc-stride N          tokens between windows over a context (SQuAD)
@@ -88,6 +89,7 @@ const OPTIONS = {
   'batch-size': { type: 'string' },
   'gradient-accumulation-steps': { type: 'string' },
   'gradient-checkpointing': { type: 'boolean' },
+  'sparse-embeddings': { type: 'boolean' },
   'learning-rate': { type: 'string' },
   schedule: { type: 'string' },
   'warmup-steps': { type: 'string' },
@@ -119,6 +121,7 @@ export interface TrainRequest {
   readonly blockBytes: number | undefined;
   readonly gradientAccumulationSteps: number;
   readonly gradientCheckpointing: boolean;
+  readonly sparseEmbeddings: boolean;
   readonly dryRun: boolean;
   readonly out: string | undefined;
   readonly steps: number | undefined;
@@ -194,6 +197,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const gradientAccumulationSteps = count('gradient-accumulation-steps') ?? 1;
   checkAccumulation(gradientAccumulationSteps, recipe.batchSize);
   const gradientCheckpointing = values['gradient-checkpointing'] === true;
+  const sparseEmbeddings = values['sparse-embeddings'] === true;
   const options: FromRecipeOptions = {
     ...defined({
       model: usesEmbedded ? embeddedModel() : model,
@@ -205,9 +209,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
+    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
   };
-  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */

@@ -3,7 +3,8 @@
  * (a tf.Tensor, an id of TensorFlow, a GPU buffer) is released; this class decides when.
  */
 import { InvalidArgumentError, ShapeError, UseAfterFreeError } from '../errors';
-import { CATEGORIES, type Category, type DeviceTensor, type DType, type MemoryReport } from './engine';
+import { formatBytes } from '../units';
+import { CATEGORIES, type Category, type DeviceTensor, type DType, type EngineName, type MemoryReport, type Precision } from './engine';
 
 /** Device memory that one or more tensors look at. */
 interface Storage {
@@ -19,7 +20,11 @@ interface Storage {
 export class Handle<Raw> implements DeviceTensor {
   readonly size: number;
   freed = false;
+  /** The tensors of the scope that frees this one; undefined for one that belongs to none. */
+  scope: Set<Handle<Raw>> | undefined;
   constructor(
+    /** The engine that it belongs to. */
+    readonly engine: BaseEngine<Raw>,
     readonly id: number,
     readonly shape: readonly number[],
     readonly dtype: DType,
@@ -39,12 +44,20 @@ export class Handle<Raw> implements DeviceTensor {
 
 /** Number of elements of a shape. */
 export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
+  let size = 1;
+  for (let i = 0; i < shape.length; i++) size *= shape[i];
+  return size;
+}
+
+function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
 /** Shape of a NumPy broadcast. @throws ShapeError */
 export function broadcast(a: readonly number[], b: readonly number[]): readonly number[] {
-  if (b.length === 0) return a;
+  if (b.length === 0 || sameShape(a, b)) return a;
   const rank = Math.max(a.length, b.length);
   return Array.from({ length: rank }, (_, i) => {
     const x = a[i - rank + a.length] ?? 1;
@@ -58,6 +71,9 @@ const zero = (): Record<Category, number> => ({ weights: 0, optimizer: 0, gradie
 
 /** Tensors, storages, scopes and bytes. `Raw` is the engine's own handle of a tensor. */
 export abstract class BaseEngine<Raw> {
+  abstract readonly name: EngineName;
+  abstract readonly device: string;
+  readonly precision: Precision = 'float32';
   private nextId = 1;
   private readonly alive = new Set<Handle<Raw>>();
   private readonly scopes: Set<Handle<Raw>>[] = [];
@@ -117,7 +133,7 @@ export abstract class BaseEngine<Raw> {
       const h = this.handle(t);
       h.freed = true;
       this.alive.delete(h);
-      for (const s of this.scopes) s.delete(h);
+      h.scope?.delete(h);
       const st = h.storage;
       st.holders[h.category]--;
       st.refs--;
@@ -139,11 +155,13 @@ export abstract class BaseEngine<Raw> {
       throw error;
     }
     this.scopes.pop();
+    if (made.size === 0) return result;
     const kept = new Set<unknown>();
     collect(result, kept);
     const outer = this.scopes.at(-1);
-    for (const h of [...made]) {
-      if (kept.has(h)) outer?.add(h);
+    for (const h of made) {
+      h.scope = undefined;
+      if (kept.has(h)) hold(outer, h);
       else if (h.category === 'workspace') this.free(h);
     }
     return result;
@@ -156,11 +174,11 @@ export abstract class BaseEngine<Raw> {
       const result = fn();
       this.scopes.pop();
       const outer = this.scopes.at(-1);
-      if (outer) for (const h of made) outer.add(h);
+      for (const h of made) hold(outer, h);
       return result;
     } catch (error) {
       this.scopes.pop();
-      for (const h of [...made]) if (h.category === 'workspace') this.free(h);
+      for (const h of made) if (h.category === 'workspace') this.free(h);
       throw error;
     }
   }
@@ -184,21 +202,34 @@ export abstract class BaseEngine<Raw> {
     this.free(...this.alive);
   }
 
+  /** What Jupyter shows: what computes, and bytes by category. */
+  [Symbol.for('Jupyter.display')](): Record<string, string> {
+    const { live, peak, totalLive, totalPeak, tensors, held } = this.memory();
+    const rows = [...CATEGORIES.map((c) => [c, live[c], peak[c]] as const), ['all together', totalLive, totalPeak] as const];
+    const lines = [
+      `${this.name} on ${this.device}: ${tensors} tensor${tensors === 1 ? '' : 's'}`,
+      `${''.padEnd(14)}${'now'.padStart(10)}${'at most'.padStart(12)}`,
+      ...rows.map(([what, now, most]) => `${what.padEnd(14)}${formatBytes(now).padStart(10)}${formatBytes(most).padStart(12)}`),
+      ...(held ? [`It holds ${formatBytes(held.bytes)} of the device in ${held.buffers} buffer${held.buffers === 1 ? '' : 's'}; ${formatBytes(held.idleBytes)} wait for tensors to come.`] : []),
+    ];
+    return { 'text/plain': lines.join('\n') };
+  }
+
   private handle(tensor: DeviceTensor): Handle<Raw> {
     const h = tensor as Handle<Raw>;
     if (h.freed) throw new UseAfterFreeError(`tensor ${h.id} [${h.shape}] (${h.category}) was freed before this use`);
-    if (!this.alive.has(h)) throw new InvalidArgumentError(`tensor ${h.id} [${h.shape}] belongs to another engine`);
+    if (h.engine !== this) throw new InvalidArgumentError(`tensor ${h.id} [${h.shape}] belongs to another engine`);
     return h;
   }
 
   private enter(raw: Raw, shape: readonly number[], dtype: DType, category: Category, storage: Storage): DeviceTensor {
-    const h = new Handle<Raw>(this.nextId++, shape, dtype, category, raw, storage);
+    const h = new Handle<Raw>(this, this.nextId++, shape, dtype, category, raw, storage);
     storage.holders[category]++;
     storage.refs++;
     if (storage.refs === 1) this.count(storage.category, storage.bytes);
     else this.recategorize(storage);
     this.alive.add(h);
-    this.scopes.at(-1)?.add(h);
+    hold(this.scopes.at(-1), h);
     return h;
   }
 
@@ -217,6 +248,12 @@ export abstract class BaseEngine<Raw> {
     if (this.liveBytes[category] > this.peakBytes[category]) this.peakBytes[category] = this.liveBytes[category];
     if (this.totalLive > this.totalPeak) this.totalPeak = this.totalLive;
   }
+}
+
+/** Makes a scope, or none, the one that frees a tensor. */
+function hold<Raw>(scope: Set<Handle<Raw>> | undefined, h: Handle<Raw>): void {
+  h.scope = scope;
+  scope?.add(h);
 }
 
 /** Every object reachable through arrays and plain objects. */

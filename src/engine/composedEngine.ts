@@ -15,7 +15,6 @@ import {
   type DeviceTensor,
   type EncodedTensor,
   type Engine,
-  type EngineName,
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
@@ -37,9 +36,6 @@ function isRowScaled(encoding: CodeEncoding): encoding is RowScaled {
 
 /** An engine whose large operations are compositions. `Raw` is its own handle of a tensor. */
 export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Engine {
-  abstract readonly name: EngineName;
-  abstract readonly device: string;
-
   abstract upload(data: Float32Array | Int32Array, shape: readonly number[], category?: Category): DeviceTensor;
   abstract full(shape: readonly number[], value: number, category?: Category): DeviceTensor;
   abstract read(tensor: DeviceTensor): Promise<Float32Array | Int32Array>;
@@ -64,6 +60,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   abstract concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
   abstract gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   abstract scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
+  abstract writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void;
   abstract topK(x: DeviceTensor, count: number): SparseTensor;
 
   /** Codes of a fixed-point encoding, as the contract packs them. */
@@ -331,6 +328,13 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   protected checkAdamW({ weight, m, v }: AdamWState, grad: DeviceTensor): void {
     for (const t of [weight, m, v]) this.checkUpdatable(t);
     this.checkSizes('AdamW', weight.size, m, v, grad);
+  }
+
+  /** What `writeRows` may rely on. @throws ShapeError, InvalidArgumentError */
+  protected checkRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkUpdatable(table);
+    const width = sizeOf(table.shape.slice(1));
+    if (rows.size !== ids.size * width || rows.dtype !== table.dtype) throw new ShapeError(`${rows.dtype} rows of shape [${rows.shape}] for ${ids.size} rows of a ${table.dtype} table of shape [${table.shape}]`);
   }
 
   /** @throws ShapeError unless each tensor has that many elements */

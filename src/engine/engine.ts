@@ -14,6 +14,11 @@
 /** Names an engine can be chosen by. */
 export type EngineName = 'tensorflow' | 'wasm' | 'cpu' | 'webgpu';
 
+/**
+ * In what matrix products are computed. `mixed`: operands are rounded to float16 (11 bits, up to 65,504), products summed in float32, results float32. Everything else, and all that is stored, is float32 in either.
+ */
+export type Precision = 'float32' | 'mixed';
+
 /** Element type of a tensor on the device. Every element takes 4 bytes; packed codes travel as int32 words. */
 export type DType = 'float32' | 'int32';
 
@@ -23,7 +28,7 @@ export type Category = 'weights' | 'optimizer' | 'gradients' | 'activations' | '
 /** All categories, in order of precedence. */
 export const CATEGORIES: readonly Category[] = ['weights', 'optimizer', 'gradients', 'activations', 'workspace'];
 
-/** A tensor on an engine's device. Immutable but for `adamwStep`, which replaces the values of weights and moments. */
+/** A tensor on an engine's device. Immutable but for `adamwStep`, which replaces the values of weights and moments, `write` and `writeRows`. */
 export interface DeviceTensor {
   /** Unique within the engine. */
   readonly id: number;
@@ -50,6 +55,17 @@ export interface MemoryReport {
   readonly totalPeak: number;
   /** Tensors alive now. */
   readonly tensors: number;
+  /** Of an engine that keeps buffers for the tensors to come: what it has taken from the device. */
+  readonly held?: HeldMemory;
+}
+
+/** What an engine has taken from its device: the buffers of live tensors, which are somewhat larger than these, and buffers that wait. */
+export interface HeldMemory {
+  readonly buffers: number;
+  /** Bytes of all of them. */
+  readonly bytes: number;
+  /** Of these, bytes of buffers that wait for their next tensor. */
+  readonly idleBytes: number;
 }
 
 /**
@@ -207,6 +223,8 @@ export interface Engine {
   readonly name: EngineName;
   /** What computes, for people: 'CPU (TensorFlow 2.21, oneDNN)', 'NVIDIA H200', … */
   readonly device: string;
+  /** In what its matrix products are computed. Under `mixed` gradients need a loss scale, or small ones become 0: the trainer sees to it. */
+  readonly precision: Precision;
 
   // ---- tensors ------------------------------------------------------------------------------------------------------
   /** Copies host values to the device. @throws ShapeError when the number of values is not that of the shape. */
@@ -259,10 +277,15 @@ export interface Engine {
   transpose(a: DeviceTensor, perm: readonly number[]): DeviceTensor;
   slice(a: DeviceTensor, begin: readonly number[], size: readonly number[]): DeviceTensor;
   concat(parts: readonly DeviceTensor[], axis: number): DeviceTensor;
-  /** Rows of `table` [V, ...] by int32 `ids` (any shape): [...ids, ...]. Ids must lie in [0, V): not checked on the device. */
+  /** Rows of `table` [V, ...], of its element type, by int32 `ids` (any shape): [...ids, ...]. Ids must lie in [0, V): not checked on the device. */
   gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor;
   /** out[ids[i]] += updates[i]: `updates` [n, ...], `ids` int32 [n] → [rows, ...]. Repeated ids add up. */
   scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor;
+  /**
+   * Replaces rows of a table in place: table[ids[i]] = rows[i]. `table` [V, ...] shares its storage with none; `rows` [n, ...] is of its element type; int32 `ids` [n] are distinct and in [0, V): not checked
+   * on the device. @throws ShapeError, InvalidArgumentError when other tensors would see it
+   */
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void;
 
   // ---- linear: y = x·Wᵀ + b, x [..., K], W [O, K], b [O] ----------------------------------------------------------------
   linear(x: DeviceTensor, weight: DeviceTensor, bias?: DeviceTensor): DeviceTensor;

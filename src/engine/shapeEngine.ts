@@ -113,10 +113,15 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     return this.like(parts[0].shape.map((n, i) => (i === axis ? parts.reduce((s, p) => s + p.shape[i], 0) : n)), parts[0].dtype);
   }
   gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor {
-    return this.like([...ids.shape, ...table.shape.slice(1)]);
+    return this.like([...ids.shape, ...table.shape.slice(1)], table.dtype);
   }
   scatterAdd(updates: DeviceTensor, _ids: DeviceTensor, rows: number): DeviceTensor {
     return this.like([rows, ...updates.shape.slice(1)]);
+  }
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    // Without a kernel of our own the new values stand beside the old ones for a moment.
+    if (!this.fused) this.free(this.like(table.shape, table.dtype));
   }
   protected oneHot(ids: DeviceTensor, depth: number): DeviceTensor {
     return this.like([ids.size, depth]);

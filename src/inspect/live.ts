@@ -1,13 +1,15 @@
 /**
  * The live display of a run: one output that is redrawn up to four times a second while training goes on: progress, rate, time left, loss curve, freeze map of the last
- * steps, memory bar. It has one fixed height, so that the page does not jump, and ends as interactive figures. Without a notebook it is a text bar.
+ * steps, memory bar; on demand the device's bytes by category. It has one fixed height, so that the page does not jump, and ends as interactive figures. Without a notebook it is a text bar.
  */
 import { randomUUID } from 'node:crypto';
 import type { History } from '../training/history';
 import { formatDuration, ProgressLine } from '../progress';
 import { freezeMapFigure } from './freezeFigures';
+import { CATEGORIES } from '../engine/engine';
 import { type KernelApi, type MimeBundle, runningKernel } from './kernelApi';
 import { COLOURS } from './palette';
+import { CATEGORY_COLOURS, deviceMemoryFigure } from './memoryFigures';
 import { lossFigure } from './runFigures';
 import { escapeHtml } from './tableHtml';
 import { formatBytes } from '../units';
@@ -20,6 +22,8 @@ const MAP_STEPS = 80;
 const CURVE_POINTS = 240;
 const WIDTH = 640;
 const PANEL = 130;
+/** Height of the device's bytes. */
+const DEVICE = 156;
 
 /** How a run stands. `stopped`: its loop was left before the end. */
 export type LiveState = 'running' | 'done' | 'stopped' | 'interrupted' | 'failed';
@@ -41,6 +45,8 @@ export interface LiveSource {
   readonly history: History;
   /** Activation bytes of plain fine-tuning on the same batch, if known. */
   readonly fullActivationBytes: number | undefined;
+  /** Whether it shows the device's bytes by category too. Default false. */
+  readonly memory?: boolean;
 }
 
 /** One live output. */
@@ -103,8 +109,8 @@ export class LiveView {
     const bar = `<div style="height:8px;background:rgba(127,127,127,0.25);width:${WIDTH}px;max-width:100%"><div style="height:8px;width:${(100 * share).toFixed(1)}%;background:${STATE_COLOUR[state]}"></div></div>`;
     const red = state === 'interrupted' || state === 'failed';
     const head = `<div style="font-variant-numeric:tabular-nums;color:${red ? COLOURS.vermilion : 'inherit'}">${escapeHtml(line)}</div>${bar}`;
-    const body = state === 'running' || history.length === 0 ? this.panels() : `${lossFigure(history).toHtml()}${freezeMapFigure(history).toHtml()}`;
-    return { 'text/html': `<div style="min-height:${2 * PANEL + 80}px">${head}${body}</div>`, 'text/plain': text };
+    const body = state === 'running' || history.length === 0 ? this.panels() : `${lossFigure(history).toHtml()}${freezeMapFigure(history).toHtml()}${this.source.memory ? deviceMemoryFigure(history).toHtml() : ''}`;
+    return { 'text/html': `<div style="min-height:${2 * PANEL + 80 + (this.source.memory ? DEVICE : 0)}px">${head}${body}</div>`, 'text/plain': text };
   }
 
   /** Loss curve, freeze map and memory bar as one drawing. */
@@ -115,7 +121,38 @@ export class LiveView {
     const most = Math.max(kept, fullActivationBytes ?? 0, 1);
     const memory = `${label(0, 2 * PANEL + 30, fullActivationBytes ? `kept for backward: ${formatBytes(kept)} of ${formatBytes(fullActivationBytes)} in plain fine-tuning` : `kept for backward: ${formatBytes(kept)}`)}
 <rect x="0" y="${2 * PANEL + 36}" width="${WIDTH}" height="8" fill="rgba(127,127,127,0.25)"/><rect x="0" y="${2 * PANEL + 36}" width="${((WIDTH * kept) / most).toFixed(1)}" height="8" fill="${COLOURS.orange}"/>`;
-    return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${2 * PANEL + 50}" width="${WIDTH}" style="max-width:100%;font-family:sans-serif">${this.curve(label)}${this.map(label)}${memory}</svg>`;
+    const height = 2 * PANEL + 50 + (this.source.memory ? DEVICE : 0);
+    return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" style="max-width:100%;font-family:sans-serif">${this.curve(label)}${this.map(label)}${memory}${this.source.memory ? this.device(label, 2 * PANEL + 50) : ''}</svg>`;
+  }
+
+  /** The device's bytes: at the left those of the last step, one row a category (pale: at most within it; full: alive after it), at the right the peaks of the last steps. */
+  private device(label: (x: number, y: number, text: string, anchor?: string) => string, top: number): string {
+    const { history } = this.source;
+    const last = history.length - 1;
+    if (last < 0) return '';
+    const held = history.column('heldBytes');
+    const ends = CATEGORIES.map((c) => history.memory(c, 'end'));
+    const rows = [
+      ...CATEGORIES.map((c, i) => ({ name: c as string, colour: CATEGORY_COLOURS[c], now: ends[i][last], peaks: history.memory(c, 'peak') })),
+      { name: 'all together', colour: COLOURS.vermilion, now: ends.reduce((s, e) => s + e[last], 0), peaks: history.column('totalPeakBytes') },
+      ...(Number.isFinite(held[last]) ? [{ name: 'held', colour: COLOURS.sky, now: held[last], peaks: held }] : []),
+    ];
+    const from = Math.max(0, history.length - MAP_STEPS);
+    const most = rows.reduce((m, r) => r.peaks.subarray(from).reduce((a, b) => Math.max(a, b), m), 1);
+    const [barAt, barWidth, chartAt, row, under] = [82, 150, 330, 17, top + 24];
+    const y = (bytes: number) => under + (DEVICE - 38) * (1 - bytes / most);
+    const x = (i: number) => chartAt + (history.length - from > 1 ? ((WIDTH - chartAt) * (i - from)) / (history.length - 1 - from) : 0);
+    const bars = rows.map(({ name, colour, now, peaks }, i) => {
+      const bar = (bytes: number, opacity: number) => `<rect x="${barAt}" y="${under + i * row}" width="${((barWidth * bytes) / most).toFixed(1)}" height="${row - 5}" fill="${colour}" fill-opacity="${opacity}"/>`;
+      return `${label(0, under + i * row + 10, name)}${bar(peaks[last], 0.4)}${bar(now, 1)}${label(chartAt - 18, under + i * row + 10, formatBytes(peaks[last]), 'end')}`;
+    });
+    const lines = rows.map(({ colour, peaks }) => {
+      const points = Array.from(peaks.subarray(from), (bytes, i) => `${x(from + i).toFixed(1)},${y(bytes).toFixed(1)}`);
+      // A line of one point is not drawn.
+      if (points.length === 1) points.push(`${chartAt + 4},${y(peaks[from]).toFixed(1)}`);
+      return `<polyline points="${points.join(' ')}" fill="none" stroke="${colour}" stroke-width="1.5"/>`;
+    });
+    return `${label(0, top + 12, 'on the device; pale: peak of the step, full: what stays')}${label(WIDTH, top + 12, `last ${history.length - from} steps, up to ${formatBytes(most)}`, 'end')}<rect x="${chartAt}" y="${under}" width="${WIDTH - chartAt}" height="${DEVICE - 38}" fill="rgba(127,127,127,0.15)"/>${bars.join('')}${lines.join('')}`;
   }
 
   private curve(label: (x: number, y: number, text: string, anchor?: string) => string): string {

@@ -162,18 +162,20 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
 }
 
 /** Colours of what device memory is for. */
-const CATEGORY_COLOURS: Readonly<Record<Category, string>> = { weights: COLOURS.blue, optimizer: COLOURS.green, gradients: COLOURS.purple, activations: COLOURS.orange, workspace: COLOURS.grey };
+export const CATEGORY_COLOURS: Readonly<Record<Category, string>> = { weights: COLOURS.blue, optimizer: COLOURS.green, gradients: COLOURS.purple, activations: COLOURS.orange, workspace: COLOURS.grey };
 
-/** Peak of the device memory within each step, by category and all together. */
+/** Peak of the device memory within each step, by category and all together; of an engine that keeps buffers for the tensors to come (webgpu), what it holds too. */
 export function deviceMemoryFigure(run: Run): Figure {
   const history = historyOf(run);
   const columns = stepColumns(history);
   const x = columns.map((c) => c.step);
   const mean = (values: Float64Array) => columns.map((c) => columnMean(values, c) / MIB);
+  const held = history.column('heldBytes');
   return figureOfText({
     data: [
       ...CATEGORIES.map((c) => stepLine(c, x, mean(history.memory(c, 'peak')), CATEGORY_COLOURS[c], `${c}: peak %{y:.2f} MiB`)),
       stepLine('all together', x, mean(history.column('totalPeakBytes')), COLOURS.vermilion, 'peak of all %{y:.2f} MiB', { line: { dash: 'dash' } }),
+      ...(held.some(Number.isFinite) ? [stepLine('held by the engine', x, mean(held), COLOURS.sky, 'the engine holds %{y:.2f} MiB', { line: { dash: 'dot' } })] : []),
     ],
     layout: baseLayout('Device memory: peak within each step', 'step', 'MiB', 380),
   });

@@ -65,7 +65,8 @@ export function activationsTable(run: Run, options: { readonly step?: number } =
 
 /**
  * Device memory by what it is for: at the end of the last step, at most within any step, and what plain fine-tuning holds (gradients of all weights, both moments of all weights, all
- * activations in float32); how many times less the peak is. Workspace of plain fine-tuning is not known.
+ * activations in float32); how many times less the peak is. Workspace of plain fine-tuning is not known. Of an engine that keeps buffers for the tensors to come (webgpu) there is a row
+ * for all that it holds of the device.
  */
 export function deviceMemoryTable(run: Run): ColumnTable {
   const history = historyOf(run);
@@ -80,6 +81,8 @@ export function deviceMemoryTable(run: Run): ColumnTable {
     plain: plain[c],
   }));
   rows.push({ use: 'all together', now: rows.reduce((s, r) => s + r.now, 0), peak: Math.max(...history.column('totalPeakBytes')), plain: 4 * weights + full });
+  const held = history.column('heldBytes');
+  if (held.some(Number.isFinite)) rows.push({ use: 'held by the engine', now: held[last], peak: held.reduce((a, b) => Math.max(a, b), 0), plain: NaN });
   const ratio = (r: { peak: number; plain: number }) => (Number.isFinite(r.plain) && r.peak > 0 ? r.plain / r.peak : null);
   return table({
     use: rows.map((r) => r.use),

@@ -5,7 +5,7 @@
 import type { TextConfig } from '../hub/config';
 import { embeddingName, TEXT_NAMES } from '../hub/textNames';
 import type { ActivationMode, ActivationScheme } from '../tape/scheme';
-import { KeptActivations, type PlannedActivation, PlannedTensor, type TrainingSet } from './keptActivations';
+import { keptBy, type PlannedActivation, type PlannedPart, PlannedTensor, type TrainingSet } from './keptActivations';
 
 /** Where the bytes are. */
 export interface ActivationBytes {
@@ -48,33 +48,42 @@ export interface ActivationBytesQuery extends TrainingSet {
   readonly dropout?: boolean;
 }
 
-/** Everything kept, in the order of forward. */
-export function bertActivations({ config: c, batchSize: B, length: T, mode, head, dropout = false, ...training }: ActivationBytesQuery): PlannedActivation[] {
-  const kept = new KeptActivations(mode, training);
+/** The parts of the model. */
+export function bertParts({ config: c, batchSize: B, length: T, head, dropout = false }: Omit<ActivationBytesQuery, keyof TrainingSet | 'mode'>): PlannedPart[] {
   const { hiddenSize: H, intermediateSize: F, numAttentionHeads: heads } = c;
   const { layers, layer: names, classifier } = TEXT_NAMES[c.modelType];
   const embedding = (part: Parameters<typeof embeddingName>[1]) => embeddingName(TEXT_NAMES[c.modelType], part);
   const tables = (['word_embeddings', 'position_embeddings', ...(c.typeVocabSize > 0 ? (['token_type_embeddings'] as const) : [])] as const).map((t) => `${embedding(t)}.weight`);
-  let x = kept.layerNorm(embedding('LayerNorm'), new PlannedTensor(B * T * H, H, tables.some(training.trains)));
   const acts = (p: number) => dropout && p > 0;
-  if (acts(c.hiddenDropoutProb)) x = kept.sum(x);
-  for (let i = 0; i < c.numHiddenLayers; i++) {
+  const embeddings: PlannedPart = (kept) => {
+    const x = kept.layerNorm(embedding('LayerNorm'), new PlannedTensor(B * T * H, H, tables.some((t) => kept.trains(t))));
+    return acts(c.hiddenDropoutProb) ? kept.sum(x) : x;
+  };
+  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i): PlannedPart => {
     const at = (part: string) => `${layers}.${i}.${part}`;
-    const modules = { query: at(names.query), key: at(names.key), value: at(names.value), attention: at(names.attention) };
-    x = kept.layer(i, `${layers}.${i}`, x, (input) => {
-      const context = kept.attention({ ...modules, batchSize: B, tokens: T, hiddenSize: H, heads }, input);
-      const attended = kept.layerNorm(at(names.attentionNorm), kept.sum(kept.linear(at(names.attentionOutput), context, H, kept.scheme.linearInput), input));
-      return kept.layerNorm(at(names.outputNorm), kept.sum(kept.mlp({ mlp: at(names.mlp), up: at(names.up), down: at(names.down) }, attended, F), attended));
-    });
-  }
-  kept.begin('head');
-  if (head === 'question answering') kept.linear('qa_outputs', x, 2);
-  else {
+    const attention = { query: at(names.query), key: at(names.key), value: at(names.value), attention: at(names.attention), batchSize: B, tokens: T, hiddenSize: H, heads };
+    const mlp = { mlp: at(names.mlp), up: at(names.up), down: at(names.down) };
+    const [module, attentionOutput, attentionNorm, outputNorm] = [`${layers}.${i}`, at(names.attentionOutput), at(names.attentionNorm), at(names.outputNorm)];
+    return (kept, x) =>
+      kept.layer(i, module, x, (input) => {
+        const context = kept.attention(attention, input);
+        const attended = kept.layerNorm(attentionNorm, kept.sum(kept.linear(attentionOutput, context, H, kept.scheme.linearInput), input));
+        return kept.layerNorm(outputNorm, kept.sum(kept.mlp(mlp, attended, F), attended));
+      });
+  });
+  const last: PlannedPart = (kept, x) => {
+    kept.begin('head');
+    if (head === 'question answering') return kept.linear('qa_outputs', x, 2);
     const dense = kept.linear(classifier.dense, new PlannedTensor(B * H, H, x.needsGrad), H);
     const pooled = kept.fromOutput(classifier.activationModule, classifier.activation === 'tanh' ? 'tanh output' : 'ReLU output', dense);
-    kept.linear(classifier.out, acts(c.classifierDropout) ? kept.sum(pooled) : pooled, c.numLabels);
-  }
-  return kept.entries;
+    return kept.linear(classifier.out, acts(c.classifierDropout) ? kept.sum(pooled) : pooled, c.numLabels);
+  };
+  return [embeddings, ...encoderLayers, last];
+}
+
+/** Everything kept, in the order of forward. */
+export function bertActivations(query: ActivationBytesQuery): PlannedActivation[] {
+  return keptBy(bertParts(query), query.mode, query).entries;
 }
 
 /** Bytes kept, by part of the model. */

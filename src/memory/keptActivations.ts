@@ -45,8 +45,6 @@ export interface PlannedAttention {
 
 /** A tensor that several parts may keep: in each encoding it counts for the first of them. */
 export class PlannedTensor {
-  /** Encodings in which it is kept already. */
-  readonly kept = new Set<CodeEncoding | 'float32'>();
   constructor(
     /** Elements. */
     readonly size: number,
@@ -54,7 +52,18 @@ export class PlannedTensor {
     readonly width: number,
     /** Whether a gradient flows into it. */
     readonly needsGrad: boolean,
+    /** Encodings in which it is kept already. */
+    readonly kept = new Set<CodeEncoding | 'float32'>(),
   ) {}
+
+  copy(): PlannedTensor {
+    return new PlannedTensor(this.size, this.width, this.needsGrad, new Set(this.kept));
+  }
+
+  /** Whether what reads the one keeps what it would keep of the other. */
+  like({ needsGrad, kept }: PlannedTensor): boolean {
+    return needsGrad === this.needsGrad && kept.size === this.kept.size && [...kept].every((e) => this.kept.has(e));
+  }
 }
 
 /** Codes are packed into whole 32-bit words. */
@@ -66,6 +75,63 @@ export function encodedBytes(size: number, width: number, encoding: CodeEncoding
   const steps = encoding in ROW_SCALED ? 4 * (size / width) : 0;
   const codes = encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint);
   return words(Math.ceil((size * FIXED_POINT[codes].bits) / 8)) + steps;
+}
+
+/** A part of a model, 'embeddings', 'layer 0', … or 'head': notes what it keeps; x [N, H] → [N, H], nothing for the first. */
+export type PlannedPart = (kept: KeptActivations, x: PlannedTensor) => PlannedTensor;
+
+/** Runs all parts of a model in turn. */
+export function keptBy(parts: readonly PlannedPart[], mode: ActivationMode | ActivationScheme, training: TrainingSet): KeptActivations {
+  const kept = new KeptActivations(mode, training);
+  parts.reduce((x, part) => part(kept, x), NOTHING);
+  return kept;
+}
+
+/** What the first part reads. */
+const NOTHING = new PlannedTensor(0, 1, false);
+
+/**
+ * Of each of these weights, bytes that freezing it saves, all others being as they are: |bytes kept were it otherwise − bytes kept|. Only the part that asks whether the weight trains is run again, and those
+ * behind it as long as what they read is no longer the same, so that all weights of BERT-base together take about as long as ten predictions.
+ */
+export function savedByFreezing(parts: readonly PlannedPart[], mode: ActivationMode | ActivationScheme, training: TrainingSet, weights: readonly string[]): Float64Array {
+  let flipped: string | undefined;
+  let running = 0;
+  /** First and last part that asks about a weight. Of one that none asks about nothing depends, as long as the others are as they are. */
+  const asked = new Map<string, { readonly first: number; last: number }>();
+  const trains = (name: string): boolean => {
+    if (flipped !== undefined) return training.trains(name) !== (name === flipped);
+    const known = asked.get(name);
+    if (known) known.last = running;
+    else asked.set(name, { first: running, last: running });
+    return training.trains(name);
+  };
+  const kept = new KeptActivations(mode, { ...training, trains });
+  const run = (part: number, x: PlannedTensor) => {
+    running = part;
+    kept.entries.length = 0;
+    const y = parts[part](kept, x.copy());
+    return { y, bytes: kept.bytes() };
+  };
+  const inputs = [NOTHING];
+  const bytes = parts.map((_, i) => {
+    const { y, bytes: own } = run(i, inputs[i]);
+    inputs.push(y);
+    return own;
+  });
+  return Float64Array.from(weights, (name) => {
+    const at = asked.get(name);
+    if (!at) return 0;
+    flipped = name;
+    let change = 0;
+    let x = inputs[at.first];
+    for (let i = at.first; i < parts.length && (i <= at.last || !x.like(inputs[i])); i++) {
+      const { y, bytes: own } = run(i, x);
+      change += own - bytes[i];
+      x = y;
+    }
+    return Math.abs(change);
+  });
 }
 
 /** Gathers what a model keeps, part by part in the order of forward. */
@@ -97,20 +163,25 @@ export class KeptActivations {
     return y;
   }
 
+  /** Whether a weight trains. */
+  trains(name: string): boolean {
+    return this.training.trains(name);
+  }
+
   /** Whether a module's bias trains, or its weight. */
   moves(module: string): boolean {
-    return !this.training.frozenBiases || this.training.trains(`${module}.weight`);
+    return !this.training.frozenBiases || this.trains(`${module}.weight`);
   }
 
   /** x [N, K] → [N, width]; the input is *dynamic*. */
   linear(module: string, x: PlannedTensor, width: number, encoding: CodeEncoding | 'float32' = 'float32', what = 'input'): PlannedTensor {
-    if (this.training.trains(`${module}.weight`)) this.keep(module, what, 'dynamic', encoding, x);
+    if (this.trains(`${module}.weight`)) this.keep(module, what, 'dynamic', encoding, x);
     return new PlannedTensor((x.size / x.width) * width, width, x.needsGrad || this.moves(module));
   }
 
   /** A LayerNorm over the rows of x: *quasi-static*. */
   layerNorm(module: string, x: PlannedTensor, alwaysTrains = false): PlannedTensor {
-    const trains = alwaysTrains || this.training.trains(`${module}.weight`);
+    const trains = alwaysTrains || this.trains(`${module}.weight`);
     const y = new PlannedTensor(x.size, x.width, x.needsGrad || alwaysTrains || this.moves(module));
     if (!y.needsGrad) return y;
     const { frozenLayerNormShare: share, layerNormStatistics, normalizedValues } = this.scheme;
@@ -152,7 +223,7 @@ export class KeptActivations {
     const { geluInput, linearInput, downProjectionInput } = this.scheme;
     const inner = x.needsGrad || this.moves(up);
     if (geluInput === 'recompute') {
-      if (inner || this.training.trains(`${down}.weight`)) this.keep(mlp, 'MLP input', 'static', linearInput, x);
+      if (inner || this.trains(`${down}.weight`)) this.keep(mlp, 'MLP input', 'static', linearInput, x);
       return new PlannedTensor(x.size, x.width, inner || this.moves(down));
     }
     const a = this.linear(up, x, F, linearInput);

@@ -10,11 +10,12 @@ import { type Kernels, ShapeEngine } from '../engine/shapeEngine';
 import { InvalidArgumentError, MemoryBudgetError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
-import { TEXT_NAMES } from '../hub/textNames';
+import { embeddingName, TEXT_NAMES } from '../hub/textNames';
 import type { TextConfig } from '../hub/config';
 import type { ViTConfig } from '../hub/vitConfig';
 import { checkAccumulation, microBatchSizes } from '../models/microBatches';
 import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatch, type Model, type ParameterSpec, type TextBatch, weightOfBias } from '../models/model';
+import { markTouchedRows } from '../models/sparseEmbeddings';
 import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
 import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
@@ -23,7 +24,9 @@ import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { momentBytes } from '../optim/eightBit';
 import { GradientSums } from '../tape/gradientSums';
+import type { Parameter } from '../tape/parameter';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
+import { TouchedRows } from '../tape/touchedRows';
 import type { GradientSink } from '../tape/tape';
 import { formatBytes } from '../units';
 import { bertActivations } from './activationBytes';
@@ -39,6 +42,10 @@ export interface MemoryQuery {
   readonly gradientAccumulationSteps?: number;
   /** As for the trainer: whether an encoder layer keeps its input only and is run again in backward; default false. */
   readonly gradientCheckpointing?: boolean;
+  /** As for the trainer: whether gradient, update and moments of the word embeddings are of the rows that a step looks up; default false. */
+  readonly sparseEmbeddings?: boolean;
+  /** With `sparseEmbeddings`, how many different tokens a step's batch has; default as many as it can have, which bounds every batch. Moments are of every row, as after many steps. */
+  readonly distinctTokens?: number;
   /** Tokens of a sequence, padding included; for texts. */
   readonly length?: number;
   /** Height and width of the images; default: the config's. */
@@ -97,9 +104,12 @@ export interface MemoryPlan {
 interface Planned {
   readonly specs: readonly ParameterSpec[];
   readonly layers: readonly FreezableLayer[];
+  /** The table of word embeddings. */
+  readonly table?: string;
   readonly kept: (batchSize: number, training: TrainingSet) => PlannedActivation[];
   readonly make: (engine: ShapeEngine, weights: HostWeights) => Model<never>;
-  readonly batch: (batchSize: number) => LabelledBatch;
+  /** @param first number of examples of the step before these */
+  readonly batch: (batchSize: number, first: number) => LabelledBatch;
 }
 
 /** Concrete classes for any architecture: which one it is, the config says. */
@@ -134,20 +144,23 @@ function plannedOf(q: Omit<MemoryQuery, 'batchSize'>): Planned {
   }
   const text = config as TextConfig;
   if (!(length !== undefined && Number.isInteger(length) && length >= 1)) throw new InvalidArgumentError(`length is ${length}; texts need the number of tokens of a sequence, at least 1`);
+  const { distinctTokens = text.vocabSize } = q;
+  if (!(Number.isInteger(distinctTokens) && distinctTokens >= 1 && distinctTokens <= text.vocabSize)) throw new InvalidArgumentError(`distinctTokens is ${distinctTokens}; it must be a whole number from 1 to the ${text.vocabSize} of the vocabulary`);
   const answers = kind === 'question-answering';
   const specs = answers ? questionAnsweringSpecs(text) : sequenceClassificationSpecs(text);
   const head = answers ? 'question answering' : 'sequence classification';
   return {
     specs,
     layers: freezableLayersOf(specs, alwaysTrain),
+    table: `${embeddingName(TEXT_NAMES[text.modelType], 'word_embeddings')}.weight`,
     kept: (batchSize, training) => bertActivations({ config: text, batchSize, length, mode, head, dropout, ...training }),
     make: (engine, weights) => (answers ? new AnyAnswerer(engine, text, weights) : new AnyClassifier(engine, text, weights)) as Model<never>,
-    batch: (batchSize): TextBatch => {
+    batch: (batchSize, first): TextBatch => {
       const tokens = batchSize * length;
       // One token of padding, so that there is a mask.
       const attentionMask = new Int32Array(tokens).fill(1, 1);
       const labels = answers ? new Int32Array(2 * batchSize) : text.numLabels === 1 ? new Float32Array(batchSize) : new Int32Array(batchSize);
-      return { inputIds: new Int32Array(tokens), tokenTypeIds: new Int32Array(tokens), attentionMask, labels, batchSize, length };
+      return { inputIds: Int32Array.from({ length: tokens }, (_, i) => (first * length + i) % distinctTokens), tokenTypeIds: new Int32Array(tokens), attentionMask, labels, batchSize, length };
     },
   };
 }
@@ -169,7 +182,7 @@ function momentsOf({ moments, optimizer: { idleMoments = 'keep', idleAfter = 0 }
 }
 
 /** Sets of layers that train: the one asked for, or the candidates for the costliest. Moments count where they come and go with the layers; which set is the costliest then depends on the batch. */
-function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Planned, batchSize: number): readonly ReadonlySet<string>[] {
+function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept, table }: Planned, batchSize: number): readonly ReadonlySet<string>[] {
   const names = layers.map((l) => l.name);
   if (q.frozen) {
     const unknown = q.frozen.find((n) => !names.includes(n));
@@ -203,30 +216,40 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept }: Plann
     }
     return set;
   };
-  const bySize = [...layers].sort((a, b) => b.parameters - a.parameters).map((l) => l.name);
+  // What a layer's gradient has: of a table, the rows that are looked up.
+  const tokens = batchSize * (q.gradientAccumulationSteps ?? 1) * (q.length ?? 0);
+  const gradientOf = ({ name, shape, parameters }: FreezableLayer) => (q.sparseEmbeddings && name === table ? Math.min(q.distinctTokens ?? shape[0], tokens) * shape[1] : parameters);
+  const bySize = [...layers].sort((a, b) => gradientOf(b) - gradientOf(a)).map((l) => l.name);
   const sets = [grown([]), grown([...new Set([bySize[0], names[0]])])];
   // Between micro-batches the gradients of all that trains are held; and where few bytes kept depend on what trains, a large weight's gradient may weigh more.
   return (q.gradientAccumulationSteps ?? 1) > 1 || schemeOf(q.mode ?? 'paper').normalizedValues !== undefined ? [...sets, grown(bySize)] : sets;
 }
 
-/** One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak. */
-function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>): MemoryPlan {
+/**
+ * One training step without values, as `SlimFitTrainer.step` runs it; of many micro-batches the first two and the last, which have the peak.
+ * @param newRows whether the rows that the step looks up have no moments yet, where these are by rows
+ */
+function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>, newRows = false): MemoryPlan {
   const { batchSize, gradientAccumulationSteps = 1, gradientCheckpointing = false, dropout = true, magnitude = q.mode === 'tuned' ? 'relative-l2' : 'mean-relative', frozenBiases = q.mode === 'tuned' } = q;
   const engine = new ShapeEngine(q.kernels);
   const none = new Float32Array(0);
   const model = planned.make(engine, new Map(planned.specs.map(({ name, shape }) => [name, { shape, data: none }])));
   const optimizer = new AdamW(engine, q.optimizer);
   const isLayer = new Set(planned.layers.map((l) => l.name));
+  const sizes = microBatchSizes(batchSize, gradientAccumulationSteps);
+  let first = 0;
+  const batches = sizes.map((size) => planned.batch(size, (first += size) - size) as never);
+  const looksUp = new Map<string, Set<number>>();
+  if (q.sparseEmbeddings) for (const batch of batches) for (const [name, ids] of model.lookups(batch)) for (const id of ids) looksUp.set(name, (looksUp.get(name) ?? new Set()).add(id));
   for (const p of model.parameters.values()) {
     const decides = frozenBiases ? weightOfBias(p.name) : p.name;
     p.trains = !isLayer.has(decides) || trained.has(decides);
     // An update of zero makes the moments.
-    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => optimizer.apply(p, engine.full(p.shape, 0), 1));
+    if (p.trains || momentsOf(q) === 'every parameter') engine.scope(() => makeMoments(optimizer, p, looksUp.get(p.name), newRows));
   }
   engine.resetPeak();
-  const { weights: weightBytes, optimizer: momentBytes } = engine.memory().live;
+  const unmark = q.sparseEmbeddings ? markTouchedRows(model, batches) : () => {};
   const scheme = schemeOf(q.mode ?? 'paper');
-  const sizes = microBatchSizes(batchSize, gradientAccumulationSteps);
   const sums = new GradientSums(engine);
   const apply: GradientSink = (parameter, grad) => {
     const value = optimizer.apply(parameter, grad, 1, isLayer.has(parameter.name) ? magnitude : undefined);
@@ -236,13 +259,14 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   for (const i of new Set([0, Math.min(1, sizes.length - 1), sizes.length - 1])) {
     const options = { blockBytes: blockBytesOf(q.blockBytes, q.mode), gradientCheckpointing, lossWeight: sizes[i] / batchSize };
     const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, options) : ForwardContext.deterministic(engine, scheme, options);
-    const out = model.forwardWithLoss(ctx, planned.batch(sizes[i]) as never);
+    const out = model.forwardWithLoss(ctx, batches[i]);
     engine.free(out.logits.tensor);
     activationBytes = Math.max(activationBytes, ctx.tape.ledger.totalBytes);
     engine.free(out.loss.tensor);
     ctx.tape.backward(out.loss, i === sizes.length - 1 ? sums.last(apply) : sums.add);
   }
-  const { peak, totalPeak } = engine.memory();
+  unmark();
+  const { live: { weights: weightBytes, optimizer: momentBytes }, peak, totalPeak } = engine.memory();
   const activations = planned.kept(sizes[0], { trains: (n) => !isLayer.has(n) || trained.has(n), frozenBiases, gradientCheckpointing });
   return {
     batchSize,
@@ -258,10 +282,29 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>)
   };
 }
 
+/**
+ * Makes the moments of a parameter, as they are before a step.
+ * @param lookedUp rows of a table that the step looks up, if that is updated by rows
+ * @param newRows whether these have none yet
+ */
+function makeMoments(optimizer: AdamW, parameter: Parameter, lookedUp: ReadonlySet<number> | undefined, newRows: boolean): void {
+  const { engine } = optimizer;
+  if (!lookedUp) return void optimizer.apply(parameter, engine.full(parameter.shape, 0), 1);
+  const [rows, width] = parameter.shape;
+  const others = Int32Array.from(Array.from({ length: rows }, (_, row) => row).filter((row) => !newRows || !lookedUp.has(row)));
+  if (others.length === 0) return;
+  parameter.touched = new TouchedRows(engine, [others]);
+  optimizer.apply(parameter, engine.full([others.length, width], 0), 1);
+  parameter.touched.dispose();
+  parameter.touched = undefined;
+}
+
 /** Plans steps of one model for batches of any size. */
 function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
   const planned = plannedOf(q);
   const sets = new Map<number, readonly ReadonlySet<string>[]>();
+  // Moments by rows: either every row has some, or the step brings the last ones, for which their tensors are made anew.
+  const rowsBefore = q.sparseEmbeddings ? [false, true] : [false];
   const setsFor = (batchSize: number) => {
     // The nearest power of two will do, and spares a search its time.
     const at = momentsOf(q) === 'what trains' ? 2 ** Math.round(Math.log2(batchSize)) : COMPARED_AT;
@@ -272,7 +315,7 @@ function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => Me
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
     const { gradientAccumulationSteps = 1 } = q;
     checkAccumulation(gradientAccumulationSteps, batchSize);
-    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).map((set) => dryStep({ ...q, batchSize }, planned, set)).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).flatMap((set) => rowsBefore.map((newRows) => dryStep({ ...q, batchSize }, planned, set, newRows))).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
   };
 }
 
@@ -298,7 +341,7 @@ export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
 export interface MemoryFit {
   readonly plan: MemoryPlan;
   /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
+  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'sparseEmbeddings' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
 }
 
 /** Changes that may make a step smaller, given those made before, least harm first: the first ones cost time and change no result. */
@@ -315,6 +358,7 @@ function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['c
   // On a CPU the host's memory is the device's.
   if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && (q.kernels === 'tensorflow' || q.kernels === 'webgpu') && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
   if (q.optimizer?.moments !== '8-bit') nextMoments({ moments: '8-bit' });
+  if (!q.sparseEmbeddings && q.kind !== 'image-classification') next({ sparseEmbeddings: true });
   if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
   if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
@@ -323,7 +367,7 @@ function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['c
 
 /**
  * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks, then gradient accumulation in 2, 4, … micro-batches, then gradient
- * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow` or `webgpu`) moments of frozen layers on the host, then 8-bit moments, then mode `tuned`, then frozen biases, then higher freeze rates;
+ * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow` or `webgpu`) moments of frozen layers on the host, then 8-bit moments, then word embeddings by the rows of a step, then mode `tuned`, then frozen biases, then higher freeze rates;
  * each on top of those before it that made the step smaller.
  * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
  */
@@ -353,6 +397,7 @@ export function fitMemory(query: FitQuery): MemoryFit {
     changes.gradientCheckpointing && 'gradient checkpointing',
     mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`,
     optimizer && momentsInWords(optimizer),
+    changes.sparseEmbeddings && 'word embeddings by the rows of a step',
     changes.frozenBiases && 'frozen biases',
     changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`,
   ].filter(Boolean);

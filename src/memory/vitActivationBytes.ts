@@ -5,7 +5,7 @@
 import { type ViTConfig, vitTokens } from '../hub/vitConfig';
 import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 import { type ActivationBytes, bytesOf } from './activationBytes';
-import { KeptActivations, type PlannedActivation, PlannedTensor, type TrainingSet } from './keptActivations';
+import { keptBy, type PlannedActivation, type PlannedPart, PlannedTensor, type TrainingSet } from './keptActivations';
 
 /** What is asked about. */
 export interface ViTActivationBytesQuery extends TrainingSet {
@@ -15,29 +15,39 @@ export interface ViTActivationBytesQuery extends TrainingSet {
   readonly mode: ActivationMode | ActivationScheme;
 }
 
-/** Everything kept, in the order of forward. */
-export function vitActivations({ config: c, batchSize: B, mode, ...training }: ViTActivationBytesQuery): PlannedActivation[] {
-  const kept = new KeptActivations(mode, training);
+/** The parts of the model. */
+export function vitParts({ config: c, batchSize: B }: Pick<ViTActivationBytesQuery, 'config' | 'batchSize'>): PlannedPart[] {
   const { modelType: base, hiddenSize: H, intermediateSize: F, numAttentionHeads: heads, numChannels, imageSize, patchSize } = c;
   const tokens = vitTokens(c);
   const width = numChannels * patchSize ** 2;
-  const patches = kept.linear(`${base}.embeddings.patch_embeddings.projection`, new PlannedTensor(B * numChannels * imageSize ** 2, width, false), H, 'float32', 'pixels');
-  const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'].some((t) => training.trains(`${base}.embeddings.${t}`));
-  let x = new PlannedTensor(B * tokens * H, H, patches.needsGrad || learned);
-  for (let i = 0; i < c.numHiddenLayers; i++) {
+  const embeddings: PlannedPart = (kept) => {
+    const patches = kept.linear(`${base}.embeddings.patch_embeddings.projection`, new PlannedTensor(B * numChannels * imageSize ** 2, width, false), H, 'float32', 'pixels');
+    const learned = ['cls_token', ...(base === 'deit' ? ['distillation_token'] : []), 'position_embeddings'].some((t) => kept.trains(`${base}.embeddings.${t}`));
+    return new PlannedTensor(B * tokens * H, H, patches.needsGrad || learned);
+  };
+  const encoderLayers = Array.from({ length: c.numHiddenLayers }, (_, i): PlannedPart => {
     const at = (part: string) => `${base}.encoder.layer.${i}.${part}`;
     const [query, key, value] = ['query', 'key', 'value'].map((n) => at(`attention.attention.${n}`));
-    x = kept.layer(i, `${base}.encoder.layer.${i}`, x, (input) => {
-      const before = kept.layerNorm(at('layernorm_before'), input);
-      const context = kept.attention({ query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads }, before);
-      const attended = kept.sum(kept.linear(at('attention.output.dense'), context, H, kept.scheme.linearInput), input);
-      const mlp = { mlp: at('intermediate'), up: at('intermediate.dense'), down: at('output.dense') };
-      return kept.sum(kept.mlp(mlp, kept.layerNorm(at('layernorm_after'), attended), F), attended);
-    });
-  }
-  kept.begin('head');
-  kept.linear('classifier', kept.layerNorm(`${base}.layernorm`, new PlannedTensor(B * H, H, x.needsGrad), true), c.numLabels);
-  return kept.entries;
+    const attention = { query, key, value, attention: at('attention.attention'), batchSize: B, tokens, hiddenSize: H, heads };
+    const mlp = { mlp: at('intermediate'), up: at('intermediate.dense'), down: at('output.dense') };
+    const [module, attentionOutput, normBefore, normAfter] = [`${base}.encoder.layer.${i}`, at('attention.output.dense'), at('layernorm_before'), at('layernorm_after')];
+    return (kept, x) =>
+      kept.layer(i, module, x, (input) => {
+        const context = kept.attention(attention, kept.layerNorm(normBefore, input));
+        const attended = kept.sum(kept.linear(attentionOutput, context, H, kept.scheme.linearInput), input);
+        return kept.sum(kept.mlp(mlp, kept.layerNorm(normAfter, attended), F), attended);
+      });
+  });
+  const head: PlannedPart = (kept, x) => {
+    kept.begin('head');
+    return kept.linear('classifier', kept.layerNorm(`${base}.layernorm`, new PlannedTensor(B * H, H, x.needsGrad), true), c.numLabels);
+  };
+  return [embeddings, ...encoderLayers, head];
+}
+
+/** Everything kept, in the order of forward. */
+export function vitActivations(query: ViTActivationBytesQuery): PlannedActivation[] {
+  return keptBy(vitParts(query), query.mode, query).entries;
 }
 
 /** Bytes kept, by part of the model. */

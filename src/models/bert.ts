@@ -85,6 +85,11 @@ export class BertForMaskedLM extends TextModel<BertConfig> {
     });
   }
 
+  /** The decoder reads every row of the word embeddings. */
+  override lookups(): ReadonlyMap<string, Int32Array> {
+    return new Map();
+  }
+
   /** Labelled tokens. */
   override lossTerms({ labels }: TextBatch): number {
     return labelledPositions(labels).length;

@@ -110,6 +110,8 @@ export function weightOfBias(name: string): string {
 /** A model: parameters on one engine, and forward passes over batches of one kind. Owns its weights: `dispose` frees them. */
 export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   readonly parameters: ReadonlyMap<string, Parameter>;
+  /** Parameters of the modules that were asked for: every forward pass asks. */
+  private readonly byModule = new Map<string, readonly Parameter[]>();
   /** All freezable layers in model order. */
   readonly layers: readonly FreezableLayer[];
 
@@ -144,6 +146,11 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
     return batch.batchSize;
   }
 
+  /** Tables that are looked up by id and used in no other way, by parameter name, with the ids that a batch looks up: their gradients are of these rows alone (`markTouchedRows`). None by default. */
+  lookups(_batch: Batch): ReadonlyMap<string, Int32Array> {
+    return new Map();
+  }
+
   /** What `config.json` says of this model, as Hugging Face's library reads it. */
   abstract configJson(): Readonly<Record<string, unknown>>;
 
@@ -156,6 +163,16 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
    */
   predictActivations(_shape: BatchShape<Batch>, _plan: ActivationPlan): ActivationPrediction | undefined {
     return undefined;
+  }
+
+  /**
+   * Bytes that freezing each of these weights saves in such a step, the others being as `plan` says: what is saved if it is frozen, what its training costs if not; undefined where `predictActivations` is.
+   * @param weights Hugging Face names
+   */
+  freezingSaves(shape: BatchShape<Batch>, plan: ActivationPlan, weights: readonly string[]): Float64Array | undefined {
+    const now = this.predictActivations(shape, plan)?.total;
+    if (now === undefined) return undefined;
+    return Float64Array.from(weights, (weight) => Math.abs(this.predictActivations(shape, { ...plan, trains: (name) => plan.trains(name) !== (name === weight) })!.total - now));
   }
 
   /** Copies one parameter's values to the host. @throws InvalidArgumentError for a name that is none's */
@@ -176,8 +193,10 @@ export abstract class Model<Batch extends LabelledBatch = TextBatch> {
   }
 
   /** All parameters of a module. */
-  protected parametersOf(module: string): Parameter[] {
-    return [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`));
+  protected parametersOf(module: string): readonly Parameter[] {
+    let own = this.byModule.get(module);
+    if (!own) this.byModule.set(module, (own = [...this.parameters.values()].filter((p) => p.name.startsWith(`${module}.`))));
+    return own;
   }
 
   protected parameter(name: string): Parameter {

@@ -6,7 +6,8 @@ import type { Engine } from '../engine/engine';
 import { LabelError } from '../errors';
 import type { TextConfig } from '../hub/config';
 import { defaultLabels } from '../hub/configFields';
-import { type ActivationPrediction, bertActivationBytes, byPart } from '../memory/activationBytes';
+import { type ActivationPrediction, bertActivationBytes, bertParts, byPart } from '../memory/activationBytes';
+import { savedByFreezing } from '../memory/keptActivations';
 import { dropout } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import type { Linear } from '../nn/linear';
@@ -40,6 +41,10 @@ export abstract class QuestionAnsweringModel<C extends TextConfig = TextConfig> 
 
   override predictActivations({ batchSize, length }: BatchShape<TextBatch>, plan: ActivationPlan): ActivationPrediction {
     return byPart(bertActivationBytes({ ...plan, config: this.config, batchSize, length, head: 'question answering' }));
+  }
+
+  override freezingSaves({ batchSize, length }: BatchShape<TextBatch>, plan: ActivationPlan, weights: readonly string[]): Float64Array {
+    return savedByFreezing(bertParts({ config: this.config, batchSize, length, dropout: plan.dropout, head: 'question answering' }), plan.mode, plan, weights);
   }
 
   /** Logits [B, 2·T]: of each sequence the scores of its T tokens to begin the answer, then those to end it. Padding has scores too, as in Hugging Face's library. */

@@ -5,7 +5,8 @@
 import type { Engine } from '../engine/engine';
 import type { TextConfig } from '../hub/config';
 import { TEXT_NAMES } from '../hub/textNames';
-import { type ActivationPrediction, bertActivationBytes, byPart } from '../memory/activationBytes';
+import { type ActivationPrediction, bertActivationBytes, bertParts, byPart } from '../memory/activationBytes';
+import { savedByFreezing } from '../memory/keptActivations';
 import { dropout, relu, tanh } from '../nn/activations';
 import type { ForwardContext } from '../nn/context';
 import type { Linear } from '../nn/linear';
@@ -47,6 +48,10 @@ export abstract class SequenceClassificationModel<C extends TextConfig = TextCon
 
   override predictActivations({ batchSize, length }: BatchShape<TextBatch>, plan: ActivationPlan): ActivationPrediction {
     return byPart(bertActivationBytes({ ...plan, config: this.config, batchSize, length }));
+  }
+
+  override freezingSaves({ batchSize, length }: BatchShape<TextBatch>, plan: ActivationPlan, weights: readonly string[]): Float64Array {
+    return savedByFreezing(bertParts({ config: this.config, batchSize, length, dropout: plan.dropout }), plan.mode, plan, weights);
   }
 
   /** Logits [B, numLabels]. */

@@ -88,6 +88,10 @@ export abstract class TextModel<C extends TextConfig = TextConfig> extends Model
     return { examples: batch.batchSize, tokens: batch.batchSize * batch.length };
   }
 
+  override lookups({ inputIds }: TextBatch): ReadonlyMap<string, Int32Array> {
+    return new Map([[this.words.weight.name, inputIds]]);
+  }
+
   protected linear(name: string): Linear {
     return new Linear(name, this.parameter(`${name}.weight`), this.parameter(`${name}.bias`));
   }
@@ -112,7 +116,7 @@ export abstract class TextModel<C extends TextConfig = TextConfig> extends Model
     const mask = uploadMask(engine, batch.attentionMask, B, T);
     if (mask) tape.holdUntilBackward(mask);
     let x = engine.scope(() => {
-      let sum = this.words.forward(ctx, ids);
+      let sum = this.words.forward(ctx, ids, batch.inputIds);
       if (this.types && types) sum = add(ctx, sum, this.types.forward(ctx, types));
       const embedded = positions ? add(ctx, sum, this.positions.forward(ctx, positions)) : addPositions(ctx, sum, this.positions.weight);
       return dropout(ctx, this.embeddingNorm.forward(ctx, embedded), this.config.hiddenDropoutProb);

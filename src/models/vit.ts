@@ -10,7 +10,8 @@ import { defaultLabels } from '../hub/configFields';
 import { readConfig, readWeights, writeFolder } from '../hub/folder';
 import { parseViTConfig, serializeViTConfig, type ViTConfig, vitTokens } from '../hub/vitConfig';
 import { type ActivationPrediction, byPart } from '../memory/activationBytes';
-import { vitActivationBytes } from '../memory/vitActivationBytes';
+import { savedByFreezing } from '../memory/keptActivations';
+import { vitActivationBytes, vitParts } from '../memory/vitActivationBytes';
 import { add, dropout } from '../nn/activations';
 import { checkpoint } from '../nn/checkpoint';
 import type { ForwardContext } from '../nn/context';
@@ -201,6 +202,10 @@ export class ViTForImageClassification extends Model<ImageBatch> {
 
   override predictActivations({ batchSize }: BatchShape<ImageBatch>, { mode, trains, frozenBiases, gradientCheckpointing }: ActivationPlan): ActivationPrediction {
     return byPart(vitActivationBytes({ config: this.config, batchSize, mode, trains, frozenBiases, gradientCheckpointing }));
+  }
+
+  override freezingSaves({ batchSize }: BatchShape<ImageBatch>, plan: ActivationPlan, weights: readonly string[]): Float64Array {
+    return savedByFreezing(vitParts({ config: this.config, batchSize }), plan.mode, plan, weights);
   }
 
   /** Writes a folder that Hugging Face's library loads: config.json, model.safetensors, and the image processor's settings if they are given. */

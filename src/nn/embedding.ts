@@ -1,7 +1,9 @@
 /**
- * Embedding: y[i] = table[ids[i]]. Gradient: dtable[r] = Σ of g where ids = r; the padding row gets none (PyTorch's `padding_idx`).
+ * Embedding: y[i] = table[ids[i]]. Gradient: dtable[r] = Σ of g where ids = r; the padding row gets none (PyTorch's `padding_idx`). Of a table marked with the rows that the step touches
+ * (`Parameter.touched`) the gradient is of these rows.
  */
 import type { DeviceTensor } from '../engine/engine';
+import { InvalidArgumentError } from '../errors';
 import type { Parameter } from '../tape/parameter';
 import type { Variable } from '../tape/tape';
 import type { ForwardContext } from './context';
@@ -13,14 +15,23 @@ export class Embedding {
     readonly paddingIndex?: number,
   ) {}
 
-  /** ids int32 [...] → [..., H]. */
-  forward(ctx: ForwardContext, ids: DeviceTensor): Variable {
+  /**
+   * ids int32 [...] → [..., H].
+   * @param onHost the same ids on the host: needed of a table that may be marked with the rows that a step touches
+   */
+  forward(ctx: ForwardContext, ids: DeviceTensor, onHost?: Int32Array): Variable {
     const { engine, tape } = ctx;
     const { weight } = this;
     const y = tape.variable(engine.gather(weight.data, ids), [], [weight]);
     if (y.needsGrad)
       tape.record(y, [], [weight], (g) => {
-        tape.accumulate(weight, engine.embeddingGrad(g, ids, weight.shape[0], this.paddingIndex));
+        const { touched } = weight;
+        if (!touched) tape.accumulate(weight, engine.embeddingGrad(g, ids, weight.shape[0], this.paddingIndex));
+        else {
+          if (!onHost) throw new InvalidArgumentError(`${weight.name} is marked with the rows that this step touches, but was looked up without ids on the host`);
+          const padding = this.paddingIndex === undefined ? undefined : touched.placeOf(this.paddingIndex);
+          tape.accumulate(weight, engine.embeddingGrad(g, engine.upload(touched.placesOf(onHost), ids.shape), touched.rows.length, padding));
+        }
         return [];
       });
     return y;

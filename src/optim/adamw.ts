@@ -1,11 +1,12 @@
 /**
  * AdamW in the older Hugging Face form, parameter by parameter: each has its own step count, and decay follows the Adam step.
- * A weight's gradient is applied the moment it is complete, and its update magnitude comes out of the same step.
+ * A weight's gradient is applied the moment it is complete, and its update magnitude comes out of the same step. Tables of which a step touches a few rows are updated by these (rowMoments.ts).
  */
 import type { AdamWOptions, DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { Parameter } from '../tape/parameter';
 import { blockLength, decodeFirst, decodeSecond, encodeFirst, encodeSecond } from './eightBit';
+import { growMoments, rowLayout, RowSlots, updateRows } from './rowMoments';
 
 /** Numbers of the optimizer, and where its moments are. */
 export interface AdamWSettings {
@@ -36,8 +37,10 @@ export interface AdamWSettings {
 
 interface State {
   /** On the device: m and v, or in 8 bits the codes and scales of m, then of v; empty before the first update, and while they are on the host. */
-  tensors: readonly DeviceTensor[];
-  /** The same on the host. */
+  tensors: DeviceTensor[];
+  /** Of a table that is updated by rows: which have moments, and where. */
+  slots: RowSlots | undefined;
+  /** The same tensors on the host. */
   parked: readonly (Float32Array | Int32Array)[];
   step: number;
   /** Completed steps since the last one in which it trained. */
@@ -57,6 +60,8 @@ export interface AdamWParameterSnapshot {
   readonly step: number;
   /** Completed steps since the last one in which it trained; counted only where idle moments leave. */
   readonly idle: number;
+  /** Of a table that is updated by rows: those that have moments, in the order in which these stand in `m` and `v`. */
+  readonly rows?: Int32Array;
 }
 
 /** Moments and step count of every parameter that has trained, on the host. */
@@ -70,7 +75,7 @@ export class AdamW {
 
   /** @throws InvalidArgumentError naming the setting that cannot work */
   constructor(
-    private readonly engine: Engine,
+    readonly engine: Engine,
     settings: AdamWSettings = {},
   ) {
     this.settings = {
@@ -102,17 +107,19 @@ export class AdamW {
   }
 
   /**
-   * One update of one parameter.
+   * One update of one parameter; of one that is marked with the rows that a step touches, of these rows, whose gradient is [n, H].
    * @param magnitude which update magnitude is wanted, if any
    * @returns it as a scalar tensor of the caller's
    */
   apply(parameter: Parameter, grad: DeviceTensor, lr: number, magnitude?: UpdateMagnitude): DeviceTensor | undefined {
     const { beta1, beta2, eps } = this.settings;
     const state = this.stateOf(parameter);
+    if (state.step > 0 && (state.slots !== undefined) !== (parameter.touched !== undefined))
+      throw new InvalidArgumentError(`${parameter.name} has the moments of ${state.slots ? 'some rows' : 'the whole table'}, but this gradient is of ${state.slots ? 'the whole table' : 'some rows'}: one optimizer does either`);
     const options = { lr, beta1, beta2, eps, weightDecay: this.weightDecayOf(parameter.name), step: state.step + 1, magnitude };
     const block = this.blockOf(parameter);
     try {
-      const moved = block === undefined ? this.stepInFloat32(parameter, state, grad, options) : this.stepIn8Bits(parameter, state, grad, options, block);
+      const moved = parameter.touched ? this.stepByRows(parameter, state, grad, options) : block === undefined ? this.stepInFloat32(parameter, state, grad, options) : this.stepIn8Bits(parameter, state, grad, options, block);
       state.step++;
       return moved;
     } catch (error) {
@@ -120,6 +127,15 @@ export class AdamW {
       if (state.tensors.length === 0) this.states.delete(parameter);
       throw error;
     }
+  }
+
+  private stepByRows(parameter: Parameter, state: State, grad: DeviceTensor, options: AdamWOptions): DeviceTensor | undefined {
+    const { rows } = parameter.touched!;
+    const layout = rowLayout(parameter, this.settings.moments);
+    const slots = (state.slots ??= new RowSlots());
+    growMoments(this.engine, state.tensors, slots.size + slots.missing(rows), layout);
+    slots.add(rows);
+    return updateRows(this.engine, { parameter, grad, moments: state.tensors, places: slots.placesOf(rows), layout, options, begin: () => void this.begun++ });
   }
 
   private stepInFloat32({ data: weight, shape }: Parameter, state: State, grad: DeviceTensor, options: AdamWOptions): DeviceTensor | undefined {
@@ -172,27 +188,32 @@ export class AdamW {
     const state = this.states.get(parameter);
     if (!state) return undefined;
     const { step, idle } = state;
+    const rest = { step, idle, ...(state.slots && { rows: state.slots.rows }) };
     const [a, b, c, d] = await this.valuesOf(state);
-    if (c === undefined) return { m: a as Float32Array, v: b as Float32Array, step, idle };
-    return { m: { codes: a as Int32Array, scales: b as Float32Array }, v: { codes: c as Int32Array, scales: d as Float32Array }, step, idle };
+    if (c === undefined) return { m: a as Float32Array, v: b as Float32Array, ...rest };
+    return { m: { codes: a as Int32Array, scales: b as Float32Array }, v: { codes: c as Int32Array, scales: d as Float32Array }, ...rest };
   }
 
   /** Makes the state of one parameter what it was. @throws InvalidArgumentError, before anything is changed, when a moment is not of the kind and size that these settings give the parameter */
   restoreOf(parameter: Parameter, snapshot: AdamWParameterSnapshot): void {
     this.checkFits(parameter, snapshot);
-    const { m, v, step, idle } = snapshot;
+    const { m, v, step, idle, rows } = snapshot;
     this.forget(parameter);
     const parked = [m, v].flatMap((x) => (x instanceof Float32Array ? [x] : [x.codes, x.scales]));
-    this.states.set(parameter, { tensors: [], parked, step, idle });
+    this.states.set(parameter, { tensors: [], parked, step, idle, slots: rows && new RowSlots(rows) });
     // Where it was: what has been idle for no longer than idleAfter had not left the device.
     if (this.settings.idleMoments === 'keep' || idle <= this.settings.idleAfter) this.stateOf(parameter);
   }
 
   /** Looks whether a state could be restored. @throws InvalidArgumentError as `restoreOf` */
-  checkFits(parameter: Parameter, { m, v }: AdamWParameterSnapshot): void {
-    const block = this.blockOf(parameter);
-    const fits = (x: Float32Array | CodedMomentValues) => (x instanceof Float32Array ? block === undefined && x.length === parameter.size : block !== undefined && x.codes instanceof Int32Array && x.scales instanceof Float32Array && x.codes.length === Math.ceil(parameter.size / 4) && x.scales.length === parameter.size / block);
-    if (!fits(m) || !fits(v)) throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are not ${block === undefined ? 'float32' : '8-bit'} ones of ${parameter.size} elements: restore it into an optimizer of the same settings`);
+  checkFits(parameter: Parameter, { m, v, rows }: AdamWParameterSnapshot): void {
+    const bad = rows?.find((row) => !(row >= 0 && row < parameter.shape[0]));
+    if (rows && (rows.length === 0 || bad !== undefined || new Set(rows).size < rows.length))
+      throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are of ${bad === undefined ? `${rows.length} rows, some of them twice or none at all` : `row ${bad}`}; it has rows 0 to ${parameter.shape[0] - 1}`);
+    const { coded, shapes } = this.formOf(parameter, rows?.length);
+    const parts = [m, v].map((x): readonly (Float32Array | Int32Array)[] => (x instanceof Float32Array ? [x] : [x.codes, x.scales]));
+    const fits = parts.every((p) => p.length === (coded ? 2 : 1)) && parts.flat().every((x, i) => (coded && i % 2 === 0 ? x instanceof Int32Array : x instanceof Float32Array) && x.length === shapes[i].reduce((a, b) => a * b, 1));
+    if (!fits) throw new InvalidArgumentError(`the moments of ${parameter.name} in this snapshot are not ${coded ? '8-bit' : 'float32'} ones of ${rows ? `${rows.length} rows` : `${parameter.size} elements`}: restore it into an optimizer of the same settings`);
   }
 
   /** Before a step, once it is known what trains (`Parameter.trains`): moments that are idle for long enough leave the device. What fails stays where it was. */
@@ -245,35 +266,49 @@ export class AdamW {
     this.states.delete(parameter);
   }
 
+  /** Shape of each tensor of a parameter's moments, m and v, or in 8 bits codes and scales of each. @param rows how many rows of a table have moments */
+  private formOf(parameter: Parameter, rows: number | undefined): { readonly coded: boolean; readonly shapes: readonly (readonly number[])[] } {
+    if (rows !== undefined) {
+      const { block, columns } = rowLayout(parameter, this.settings.moments);
+      return { coded: block !== undefined, shapes: columns.map(({ width }) => [rows, width]) };
+    }
+    const block = this.blockOf(parameter);
+    const { shape, size } = parameter;
+    if (block === undefined) return { coded: false, shapes: [shape, shape] };
+    const coded = [[Math.ceil(size / 4)], [size / block, 1]];
+    return { coded: true, shapes: [...coded, ...coded] };
+  }
+
   /** Length of the blocks of a parameter's moments; undefined where they are float32. */
   private blockOf({ size }: Parameter): number | undefined {
     return this.settings.moments === '8-bit' ? blockLength(size) : undefined;
   }
 
   /** A parameter's moments on the host. */
-  private async valuesOf({ tensors, parked }: State): Promise<readonly (Float32Array | Int32Array)[]> {
+  private async valuesOf({ tensors, parked, slots }: State): Promise<readonly (Float32Array | Int32Array)[]> {
     if (tensors.length === 0) return parked;
-    return Promise.all(tensors.map((t) => this.engine.read(t)));
+    const values = await Promise.all(tensors.map((t) => this.engine.read(t)));
+    // Rows for which there was room when memory ran out have no moments yet.
+    return slots ? values.map((x, i) => x.subarray(0, slots.size * tensors[i].shape[1])) : values;
   }
 
   /** A parameter's state, its moments on the device. */
   private stateOf(parameter: Parameter): State {
     let state = this.states.get(parameter);
-    if (!state) this.states.set(parameter, (state = { tensors: [], parked: [], step: 0, idle: 0 }));
+    if (!state) this.states.set(parameter, (state = { tensors: [], parked: [], step: 0, idle: 0, slots: undefined }));
     if (state.parked.length > 0) {
-      const block = this.blockOf(parameter);
-      const scales = block === undefined ? [] : [parameter.size / block, 1];
-      state.tensors = this.allOf(state.parked, (values) => this.engine.upload(values, block === undefined ? parameter.shape : values instanceof Int32Array ? [values.length] : scales, 'optimizer'));
+      const { shapes } = this.formOf(parameter, state.slots?.size);
+      state.tensors = this.allOf(state.parked, (values, i) => this.engine.upload(values, shapes[i], 'optimizer'));
       state.parked = [];
     }
     return state;
   }
 
   /** Tensors made one by one: all of them, or when one cannot be made, none. */
-  private allOf<T>(values: readonly T[], make: (value: T) => DeviceTensor): DeviceTensor[] {
+  private allOf<T>(values: readonly T[], make: (value: T, index: number) => DeviceTensor): DeviceTensor[] {
     const made: DeviceTensor[] = [];
     try {
-      for (const value of values) made.push(make(value));
+      for (const [i, value] of values.entries()) made.push(make(value, i));
       return made;
     } catch (error) {
       this.engine.free(...made);

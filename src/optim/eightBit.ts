@@ -40,7 +40,11 @@ export interface CodedMoments {
 
 /** Elements of a block of a parameter: the largest divisor of its size up to 2048. Undefined where its moments stay float32. */
 export function blockLength(size: number): number | undefined {
-  if (size < LEAST_CODED) return undefined;
+  return size < LEAST_CODED ? undefined : blockDivisor(size);
+}
+
+/** The largest divisor up to 2048 that is worth a scale; undefined where there is none. */
+export function blockDivisor(size: number): number | undefined {
   for (let n = BLOCK; n >= LEAST_BLOCK; n--) if (size % n === 0) return n;
   return undefined;
 }

@@ -24,6 +24,7 @@ import type { Parameter } from '../tape/parameter';
 import { type CheckpointManifest, writeCheckpointFolder } from './checkpointFolder';
 import type { History } from './history';
 import { historyContents, readHistoryParts } from './historyFile';
+import type { LossScaleState } from './lossScale';
 import { checkSameSettings, type RunSettings } from './runSettings';
 import type { Trained } from './snapshot';
 
@@ -52,6 +53,8 @@ export interface TrainingRun<Batch extends LabelledBatch> extends Trained {
   readonly overruled: ReadonlyMap<number, boolean>;
   /** What the schedule's learning rate is multiplied by. */
   readonly rateFactor: number;
+  /** Of a dynamic loss scale. */
+  readonly lossScale: LossScaleState | undefined;
   readonly settings: RunSettings;
   /** What writes its files beside the model's. */
   readonly processingClass: SavesItself | undefined;
@@ -85,6 +88,8 @@ interface StoredState {
     readonly overruled: readonly (readonly [layer: number, frozen: boolean])[];
     /** Not there in checkpoints from before there was one: 1. */
     readonly rateFactor?: number;
+    /** Where the loss scale is dynamic. */
+    readonly lossScale?: LossScaleState;
     readonly policy: PolicyState;
     /** By parameter, in the order in which they got state; `{ $tensor }` stands for values in optimizer.safetensors. */
     readonly optimizer: readonly (readonly [parameter: string, state: StoredMoments])[];
@@ -163,6 +168,7 @@ export async function writeCheckpoint<Batch extends LabelledBatch>(dir: string, 
       settings: run.settings,
       overruled: [...run.overruled],
       rateFactor: run.rateFactor,
+      ...(run.lossScale && { lossScale: run.lossScale }),
       policy,
       optimizer: states,
       best: best ? { ...best, value: String(best.value) } : null,
@@ -204,13 +210,15 @@ export function readTrainerState(folder: string): StoredState {
   check('global_step', state.global_step, isCount(state.global_step));
   const { slimfit } = state;
   if (!isObject(slimfit)) throw new CheckpointError(`${file}: lacks what SlimFit wrote into it`);
-  const { engine, settings, overruled, rateFactor, policy, optimizer, best } = slimfit;
+  const { engine, settings, overruled, rateFactor, lossScale, policy, optimizer, best } = slimfit;
   check('slimfit.engine', engine, isText(engine));
   check('slimfit.settings', settings, isObject(settings) && Object.values(settings).every(isText));
   check('slimfit.overruled', overruled, isPairs(overruled, (layer, frozen) => isCount(layer) && typeof frozen === 'boolean'));
   check('slimfit.rateFactor', rateFactor, rateFactor === undefined || (typeof rateFactor === 'number' && rateFactor > 0 && rateFactor <= 1));
+  const isScale = (v: unknown): boolean => isObject(v) && typeof v.scale === 'number' && v.scale >= 1 && Number.isInteger(Math.log2(v.scale)) && isCount(v.finiteSteps);
+  check('slimfit.lossScale', lossScale, lossScale === undefined || isScale(lossScale));
   check('slimfit.policy', policy, isObject(policy));
-  check('slimfit.optimizer', optimizer, isPairs(optimizer, (name, s) => isText(name) && isObject(s) && isMoment(s.m) && isMoment(s.v) && isCount(s.step) && isCount(s.idle)));
+  check('slimfit.optimizer', optimizer, isPairs(optimizer, (name, s) => isText(name) && isObject(s) && isMoment(s.m) && isMoment(s.v) && isCount(s.step) && isCount(s.idle) && (s.rows === undefined || isTensor(s.rows))));
   check('slimfit.best', best, best === null || (isObject(best) && isText(best.metric) && isText(best.value) && isCount(best.step) && isText(best.folder)));
   return state as unknown as StoredState;
 }
@@ -220,6 +228,7 @@ export interface Resumed {
   readonly step: number;
   readonly overruled: Map<number, boolean>;
   readonly rateFactor: number;
+  readonly lossScale: LossScaleState | undefined;
   readonly best: BestCheckpoint | undefined;
   /** Engine that computed it. */
   readonly engine: string;
@@ -258,5 +267,5 @@ export function restoreCheckpoint<Batch extends LabelledBatch>(folder: string, r
   } finally {
     weights.close();
   }
-  return { step, overruled: new Map(slimfit.overruled), rateFactor: slimfit.rateFactor ?? 1, best: slimfit.best ? { ...slimfit.best, value: Number(slimfit.best.value) } : undefined, engine: slimfit.engine };
+  return { step, overruled: new Map(slimfit.overruled), rateFactor: slimfit.rateFactor ?? 1, lossScale: slimfit.lossScale, best: slimfit.best ? { ...slimfit.best, value: Number(slimfit.best.value) } : undefined, engine: slimfit.engine };
 }

@@ -75,6 +75,11 @@ export class CheckpointKeeper {
     return folder;
   }
 
+  /** The folder of this run's latest checkpoint among those that the trainer writes by itself; undefined when there is none. */
+  get latest(): string | undefined {
+    return this.options && listCheckpoints(this.options.dir).find((c) => c.manifest?.run === this.run)?.folder;
+  }
+
   /** The best checkpoint, the one that is about to be written among them. */
   private bestWith<Batch extends LabelledBatch>(dir: string, { history, step }: TrainingRun<Batch>): BestCheckpoint | undefined {
     const { metricForBestModel, greaterIsBetter = !metricForBestModel?.endsWith('loss') } = this.options!;

@@ -9,7 +9,7 @@ import type { LabelledBatch, Model } from '../models/model';
 import type { ForwardContext } from '../nn/context';
 import { GradientSums } from '../tape/gradientSums';
 import { type ActivationScheme, SCHEMES } from '../tape/scheme';
-import type { GradientSink } from '../tape/tape';
+import { unscaled } from './lossScale';
 
 /** The gradient of one parameter under one scheme, against the exact one. */
 export interface GradientError {
@@ -113,6 +113,7 @@ function toTable(errors: readonly GradientError[]): ColumnTable {
  * @param contextOf a forward pass under a scheme that draws the same dropout each time; told which part of the batch it is for, and that part's weight
  * @param schemes by name; all must drop attention at the same place
  * @param accumulationSteps parts in which the batch is run
+ * @param lossScale what backward multiplies its gradients by, which are told without it
  */
 export async function gradientErrors<Batch extends LabelledBatch>(
   model: Model<Batch>,
@@ -120,6 +121,7 @@ export async function gradientErrors<Batch extends LabelledBatch>(
   contextOf: (scheme: ActivationScheme, part: number, lossWeight: number) => ForwardContext,
   schemes: Readonly<Record<string, ActivationScheme>>,
   accumulationSteps = 1,
+  lossScale = 1,
 ): Promise<GradientError[]> {
   const { engine } = model;
   const entries = Object.entries(schemes);
@@ -128,9 +130,9 @@ export async function gradientErrors<Batch extends LabelledBatch>(
   const exact = new Map<string, DeviceTensor>();
   const sums: { readonly encodings: string; readonly parameter: string; readonly tensor: DeviceTensor }[] = [];
   try {
-    runBackward(model, parts, (i, weight) => contextOf(exactBeside(entries[0][1]), i, weight), (name, g) => exact.set(name, engine.share(g, 'gradients')));
+    runBackward(model, parts, lossScale, (i, weight) => contextOf(exactBeside(entries[0][1]), i, weight), (name, g) => exact.set(name, engine.share(g, 'gradients')));
     for (const [encodings, scheme] of entries)
-      runBackward(model, parts, (i, weight) => contextOf(scheme, i, weight), (parameter, g) =>
+      runBackward(model, parts, lossScale, (i, weight) => contextOf(scheme, i, weight), (parameter, g) =>
         sums.push({ encodings, parameter, tensor: engine.scope(() => engine.share(sumsOf(engine, g, exact.get(parameter)!), 'gradients')) }),
       );
     const all = engine.concat(
@@ -151,15 +153,16 @@ export async function gradientErrors<Batch extends LabelledBatch>(
 function runBackward<Batch extends LabelledBatch>(
   model: Model<Batch>,
   parts: readonly MicroBatch<Batch>[],
+  lossScale: number,
   contextOf: (part: number, lossWeight: number) => ForwardContext,
   sink: (name: string, grad: DeviceTensor) => void,
 ): void {
   const { engine } = model;
   const sums = new GradientSums(engine);
-  const take: GradientSink = (p, g) => sink(p.name, g);
+  const take = unscaled(engine, (p, g) => sink(p.name, g), lossScale);
   try {
     for (const [i, { batch, weight }] of parts.entries()) {
-      const ctx = contextOf(i, weight);
+      const ctx = contextOf(i, weight * lossScale);
       try {
         const out = model.forwardWithLoss(ctx, batch);
         engine.free(out.logits.tensor, out.loss.tensor);

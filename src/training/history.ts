@@ -21,6 +21,7 @@ const STEP_FIELDS = [
   'activationBytes',
   'fullActivationBytes',
   'totalPeakBytes',
+  'heldBytes',
   'milliseconds',
   'dataMilliseconds',
   'examples',
@@ -108,6 +109,7 @@ export class History {
       activationBytes: record.activationBytes,
       fullActivationBytes: record.fullActivations?.total ?? NaN,
       totalPeakBytes: record.memory.totalPeak,
+      heldBytes: record.memory.held?.bytes ?? NaN,
       milliseconds: record.milliseconds,
       dataMilliseconds: record.dataMilliseconds,
       examples: record.examples,
@@ -233,7 +235,7 @@ export class History {
     return column.values.subarray(i * n, (i + 1) * n) as A;
   }
 
-  /** One number of every step. */
+  /** One number of every step. `heldBytes` is what the engine held of the device at the end of the step, buffers that wait for tensors included; NaN where it keeps none. */
   column(field: StepField): Float64Array {
     return this.scalars[field].values;
   }
@@ -253,10 +255,10 @@ export class History {
     return this.courses.map((c) => c.step);
   }
 
-  /** One row per step: loss, rates, counts of layers, bytes by category (alive at the end, and at most), milliseconds. */
+  /** One row per step: loss, rates, counts of layers, bytes by category (alive at the end, and at most), milliseconds; `heldBytes` where the engine keeps buffers for tensors to come. */
   steps(): ColumnTable {
     const columns: Record<string, ArrayLike<number>> = {};
-    for (const f of STEP_FIELDS) columns[f] = this.scalars[f].values.slice();
+    for (const f of STEP_FIELDS) if (f !== 'heldBytes' || this.column(f).some(Number.isFinite)) columns[f] = this.scalars[f].values.slice();
     columns.tokensPerSecond = this.scalars.tokens.values.map((tokens, i) => (1000 * tokens) / this.scalars.milliseconds.get(i));
     for (const c of CATEGORIES) columns[`${c}Bytes`] = this.live[c].values.slice();
     for (const c of CATEGORIES) columns[`${c}PeakBytes`] = this.peak[c].values.slice();
@@ -374,7 +376,8 @@ export class History {
   private take({ head, columns }: HistoryParts): void {
     for (const [kind, dictionary] of Object.entries(this.words)) for (const word of head.words[kind] ?? []) dictionary.code(word);
     for (const [name, column] of this.columns()) {
-      const values = columns.get(name);
+      // Older histories do not have what engines hold.
+      const values = columns.get(name) ?? (name === 'step.heldBytes' ? columns.get('step.step')?.map(() => NaN) : undefined);
       if (!values) throw new InvalidArgumentError(`this history lacks the column ${name}`);
       column.fill(values);
     }

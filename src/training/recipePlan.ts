@@ -46,6 +46,7 @@ export interface RecipePlanOptions {
   readonly blockBytes?: number;
   readonly gradientAccumulationSteps?: number;
   readonly gradientCheckpointing?: boolean;
+  readonly sparseEmbeddings?: boolean;
 }
 
 /**
@@ -97,10 +98,10 @@ export function planRecipe(
  */
 export function memoryQuery(
   recipe: Recipe,
-  { architecture = recipe.architecture, mode = 'paper', frozenBiases = mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing }: Omit<RecipePlanOptions, 'trainExamples' | 'policy'> = {},
+  { architecture = recipe.architecture, mode = 'paper', frozenBiases = mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings }: Omit<RecipePlanOptions, 'trainExamples' | 'policy'> = {},
 ): MemoryQuery {
   const { batchSize, freezeRate, alwaysTrain, optimizer } = recipe;
-  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases, gradientAccumulationSteps, gradientCheckpointing, ...(blockBytes !== undefined && { blockBytes }) };
+  const common = { batchSize, freezeRate, alwaysTrain, optimizer, mode, frozenBiases, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, ...(blockBytes !== undefined && { blockBytes }) };
   const json = withLabels(recipe, architecture);
   if (recipe.kind === 'image') return { ...common, kind: 'image-classification', config: parseViTConfig({ ...json, image_size: recipe.imageSize }), imageSize: recipe.imageSize };
   return { ...common, kind: recipe.kind === 'squad' ? 'question-answering' : 'sequence-classification', config: parseTextConfig(json), length: recipe.maxLength };

@@ -41,7 +41,7 @@ export interface ResolvedOptions {
 export function trainerSettings<Batch extends LabelledBatch>(given: TrainerOptions<Batch>, resolved: ResolvedOptions): Record<string, string> {
   // These only look on, or change no number, or stand in `resolved`; the initial distances are in the policy's state.
   const { model: _, train, evaluation, metrics, epochs, mode, name, measureEncodingsEvery, initialMagnitudeScale, checkpoints, processingClass, signal, onWarning, alwaysTrain, gradientCheckpointing, ...options } = given;
-  const { schedule = 'linear', learningRate = 5e-5, warmupSteps = 0, freezeRate = 0.9, frozenParameters = 'skip', dropout = true, shuffle = true, gradientAccumulationSteps = 1 } = options;
+  const { schedule = 'linear', learningRate = 5e-5, warmupSteps = 0, freezeRate = 0.9, frozenParameters = 'skip', dropout = true, shuffle = true, gradientAccumulationSteps = 1, sparseEmbeddings } = options;
   const { totalSteps, policy, scheme, ...others } = resolved;
   const { name: _name, ...kept } = scheme;
   return flatSettings({
@@ -53,6 +53,7 @@ export function trainerSettings<Batch extends LabelledBatch>(given: TrainerOptio
     dropout,
     shuffle,
     gradientAccumulationSteps: gradientAccumulationSteps > 1 ? gradientAccumulationSteps : undefined,
+    sparseEmbeddings: sparseEmbeddings || undefined,
     // A function is known by what it gives.
     schedule: typeof schedule === 'string' ? schedule : `a function: ${hashOf(Float64Array.from({ length: totalSteps }, (_, k) => schedule(k)))}`,
     // Under a constant rate a longer run begins as a shorter one does, unless a policy of one's own looks at its length.

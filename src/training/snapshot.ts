@@ -3,6 +3,7 @@ import type { Engine } from '../engine/engine';
 import type { FreezePolicy, PolicyState } from '../freezing/policy';
 import type { AdamW, AdamWSnapshot } from '../optim/adamw';
 import type { Parameter } from '../tape/parameter';
+import type { LossScaleState } from './lossScale';
 
 /** What changes in training. */
 export interface Trained {
@@ -25,10 +26,12 @@ export interface TrainingSnapshot {
   readonly overruled: ReadonlyMap<number, boolean>;
   /** What the schedule's learning rate is multiplied by. */
   readonly rateFactor: number;
+  /** Of a dynamic loss scale. */
+  readonly lossScale: LossScaleState | undefined;
 }
 
 /** Copies the state to the host. */
-export async function takeSnapshot(of: Trained, place: Pick<TrainingSnapshot, 'step' | 'recorded' | 'overruled' | 'rateFactor'>): Promise<TrainingSnapshot> {
+export async function takeSnapshot(of: Trained, place: Pick<TrainingSnapshot, 'step' | 'recorded' | 'overruled' | 'rateFactor' | 'lossScale'>): Promise<TrainingSnapshot> {
   const weights = new Map<string, Float32Array>();
   for (const p of of.parameters.values()) weights.set(p.name, (await of.engine.read(p.data)) as Float32Array);
   return { ...place, overruled: new Map(place.overruled), weights, moments: await of.optimizer.snapshot(), policy: of.policy.state() };

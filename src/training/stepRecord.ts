@@ -13,6 +13,8 @@ export interface StepRecord {
   /** Loss before the update. */
   readonly loss: number;
   readonly learningRate: number;
+  /** What the loss's gradient was multiplied by before backward (option `lossScale`); not there where it is 1. */
+  readonly lossScale?: number;
   /** Indices of the layers frozen in this step, ascending. */
   readonly frozen: readonly number[];
   /** Indices of the layers that trained, ascending. */
@@ -41,7 +43,7 @@ export interface StepRecord {
   readonly encodingErrors: readonly EncodingError[];
   /** Device bytes by category, live at the end of the step and peak within it. */
   readonly memory: MemoryReport;
-  /** Of a step that was skipped and changed nothing (option `onNonFinite: 'skip'` or `'lower-rate'`), what was not finite: 'loss', or names of parameters; `active` is empty then. Else not there. */
+  /** Of a step that was skipped and changed nothing (option `onNonFinite: 'skip'` or `'lower-rate'`, or a dynamic `lossScale` that was too large), what was not finite: 'loss', or names of parameters; `active` is empty then. Else not there. */
   readonly nonFinite?: readonly string[];
   /** Wall time of the step in milliseconds. */
   readonly milliseconds: number;

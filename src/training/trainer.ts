@@ -8,7 +8,7 @@
  */
 import type { ColumnTable } from 'arquero';
 import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
-import { GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, OutOfMemoryError, StepPartlyAppliedError } from '../errors';
+import { DeviceLostError, GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, OutOfMemoryError, StepPartlyAppliedError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { MemoryBudget } from '../freezing/memoryBudget';
@@ -16,7 +16,8 @@ import { NoFreezing } from '../freezing/none';
 import type { FreezePolicy, KeptBytes, PolicyFactory, StepObservation } from '../freezing/policy';
 import { checkAccumulation, microBatches, microBatchSizes } from '../models/microBatches';
 import type { SavesItself } from '../models/pretrained';
-import { type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
+import { markTouchedRows } from '../models/sparseEmbeddings';
+import { type ActivationPlan, type BatchShape, type BatchSource, type LabelledBatch, type Model, type Predictions, type TextBatch, weightOfBias } from '../models/model';
 import { blockBytesOf, checkBlockBytes } from '../nn/blocks';
 import { ForwardContext, type ForwardOptions } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
@@ -38,6 +39,7 @@ import { CheckpointKeeper, type CheckpointOptions, findCheckpoint } from './chec
 import { GradientGuard } from './gradientGuard';
 import { GradientComparison, gradientErrors, singleEncodings } from './gradients';
 import { History } from './history';
+import { LossScale, type LossScaling, unscaled } from './lossScale';
 import { kernelCheckpoint } from './interrupt';
 import { dataSettings, modelSettings, type RunSettings, trainerSettings } from './runSettings';
 import { restoreSnapshot, takeSnapshot, type Trained, type TrainingSnapshot } from './snapshot';
@@ -73,6 +75,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * the same to the bit. Costs one more forward of the layers that a gradient flows through, about a third of a step in which all train. Default false.
    */
   readonly gradientCheckpointing?: boolean;
+  /**
+   * Whether the word embeddings' gradient is of the rows alone that a step's tokens look up, and their update and moments too, as with PyTorch's `nn.Embedding(sparse=True)` and SparseAdam: of BERT-base's 30,522 rows a
+   * thousand or so in place of all, which is 89 MiB of gradient, and twice that of moments while they are float32. **Changes training**: the other rows stand still where momentum and weight decay would go on moving
+   * them. Without effect on models that have no such table. Default false.
+   */
+  readonly sparseEmbeddings?: boolean;
   /** Passes over the data, which set the length of the schedule. Default 3. */
   readonly epochs?: number;
   /** Length of the schedule in steps, instead of `epochs`. */
@@ -124,6 +132,12 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
    * skipped likewise, and from the next step on the learning rate is half of what it would have been. All three hold the gradients until backward is through: 4 bytes for each weight that trains, which the planner does not count, and two passes over it.
    */
   readonly onNonFinite?: 'stop' | 'skip' | 'lower-rate';
+  /**
+   * What the loss's gradient is multiplied by before backward, and every weight gradient divided by before anything sees it, so that small gradients are not 0 in an engine of mixed precision (lossScale.ts): a power of two, or
+   * `dynamic`: from 65,536 on, halved in a step whose gradients are not finite, which is skipped and noted (whatever `onNonFinite` says, which holds once the scale is 1), doubled after 2,000 steps that are. `dynamic` holds the
+   * gradients until backward is through, as `onNonFinite` does; a number does not. Default: `dynamic` where `engine.precision` is 'mixed', else 1: none.
+   */
+  readonly lossScale?: LossScaling;
   /** Whether dropout acts. Default true. */
   readonly dropout?: boolean;
   /** Seeds shuffling, dropout and the initial distances. Default 43 (the paper's for most tasks). */
@@ -221,6 +235,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private skippedInARow = 0;
   /** What the schedule's rate is multiplied by: halved by each step that `onNonFinite: 'lower-rate'` skips. */
   private rateFactor = 1;
+  private readonly lossScale: LossScale;
   private busy = false;
   /** Why this trainer is between two steps; undefined while it is not. */
   private torn: StepPartlyAppliedError | undefined;
@@ -265,10 +280,13 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     this.frozenBiases = this.policy.freezesBiases === true || (options.frozenBiases ?? (this.policy.freezesBiases === undefined && options.mode === 'tuned'));
     if (this.frozenBiases && this.policy.freezesBiases === false)
       this.warn(`frozenBiases freezes the biases of frozen layers, which the policy ${this.policy.name} is meant to train`);
+    this.lossScale = new LossScale(options.lossScale ?? (this.engine.precision === 'mixed' ? 'dynamic' : 1));
     this.optimizer = new AdamW(this.engine, options.optimizer);
     const { idleMoments } = this.optimizer.settings;
     if (options.frozenParameters === 'zerograd' && idleMoments !== 'keep')
       throw new InvalidArgumentError(`idleMoments is '${idleMoments}', but frozenParameters 'zerograd' updates frozen parameters in every step, so that no moments are idle: use 'keep', or frozenParameters 'skip'`);
+    if (options.frozenParameters === 'zerograd' && options.sparseEmbeddings)
+      throw new InvalidArgumentError("sparseEmbeddings updates the rows that a step looks up alone, but frozenParameters 'zerograd' updates whole tables: use frozenParameters 'skip'");
     this.history = new History(this.freezableLayers, options.name ?? this.policy.label ?? this.policy.name);
     if ((this.policy instanceof InterLayerScheduling || this.policy instanceof MemoryBudget) && this.schedule(0) === 0)
       this.warn('the learning rate of step 0 is 0: the layers that train in it get update magnitude 0 and stay frozen for the whole run (the published code does the same on CoLA and SQuAD)');
@@ -308,7 +326,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.alone(async () => {
       this.checkWhole();
       const { next: step, overruled, rateFactor } = this;
-      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled, rateFactor }));
+      this.taken.set(step, await takeSnapshot(this.trained, { step, recorded: this.history.length, overruled, rateFactor, lossScale: this.lossScale.state }));
       return step;
     });
   }
@@ -335,6 +353,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     restoreSnapshot(this.trained, snapshot);
     this.overruled = new Map(snapshot.overruled);
     this.rateFactor = snapshot.rateFactor;
+    this.lossScale.restore(snapshot.lossScale);
     this.history.truncate(snapshot.recorded, step);
     for (const later of this.snapshots.filter((s) => s > step)) this.taken.delete(later);
     this.next = step;
@@ -371,6 +390,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       trainer.next = resumed.step;
       trainer.overruled = resumed.overruled;
       trainer.rateFactor = resumed.rateFactor;
+      trainer.lossScale.restore(resumed.lossScale);
       trainer.keeper.resume(resumed, found);
       const engine = `${trainer.engine.name}, ${trainer.engine.device}`;
       if (resumed.engine !== engine) trainer.warn(`${found.checkpoint.folder} was computed by ${resumed.engine}, this is ${engine}: the run goes on, but its numbers will differ in the last bits`);
@@ -405,7 +425,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
    * Runs one training step, and writes a checkpoint where the option `checkpoints` says so.
    * @throws CheckpointWriteError when that cannot be written: the step was done, and the next one can be; LossNotFiniteError, GradientNotFiniteError (the step was not applied), InterruptedError (before the step), OutOfMemoryError and
    *   whatever else fails before the first update, such as what the model says of a bad batch: weights, moments and policy are then as they were, and `step()` can be called again. StepPartlyAppliedError for what fails
-   *   between the first update and the last: then `rewind`, or `SlimFitTrainer.resume`.
+   *   between the first update and the last: then `rewind`, or `SlimFitTrainer.resume`. DeviceLostError when the device is gone, with the checkpoint to go on from on a new engine.
    */
   async step({ signal }: StepOptions = {}): Promise<StepRecord> {
     const record = await this.alone(async () => {
@@ -448,9 +468,10 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   /**
    * Shows the loop over `steps()` that is running, or else the next one, below the cell that calls it or runs that loop: progress, rate, time left, loss, freeze map, memory; it ends as
    * interactive figures. After a page reload, call it again. Without a notebook, a text bar.
+   * @param options `memory`: the device's bytes by category too, in the last step and over the steps (default false)
    */
-  live(): void {
-    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes });
+  live({ memory = false }: { readonly memory?: boolean } = {}): void {
+    const view = new LiveView({ history: this.history, fullActivationBytes: this.peek().fullActivationBytes, memory });
     const { run } = this;
     if (run?.state === 'running') {
       this.views.push(view);
@@ -485,7 +506,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       const batch = await this.options.train.batch(this.examplesOf(step), this.epochOf(step));
       this.markTraining(trains === 'all' ? [] : this.decide(step, batch as BatchShape<Batch>));
       const schemes = { 'all encodings': this.scheme, ...(encodings === 'each' ? singleEncodings(this.scheme) : {}) };
-      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme, part, lossWeight) => this.context(step, part, scheme, { lossWeight }), schemes, this.accumulationSteps));
+      return new GradientComparison(step, await gradientErrors(this.model, batch, (scheme, part, lossWeight) => this.context(step, part, scheme, { lossWeight }), schemes, this.accumulationSteps, this.lossScale.scale));
     });
   }
 
@@ -540,6 +561,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What to throw for a failure within a step. @param updated names of the parameters that were updated, undefined when no update had begun */
   private failureOf(cause: unknown, step: number, updated: readonly string[] | undefined, advice: () => string): unknown {
+    if (cause instanceof DeviceLostError) return new DeviceLostError(`step ${step}: ${cause.message}. ${this.afterLoss()}`, { cause });
     if (!updated) return cause instanceof OutOfMemoryError ? new OutOfMemoryError(`step ${step}: ${cause.message}${advice()}`, cause.bytes, { cause }) : cause;
     const training = [...this.model.parameters.values()].filter((p) => p.trains).length;
     const before = this.snapshots.filter((s) => s <= step).at(-1);
@@ -559,12 +581,19 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     return this.torn;
   }
 
+  /** What a lost device leaves of the run. */
+  private afterLoss(): string {
+    const { latest, options } = this.keeper;
+    if (latest) return `SlimFitTrainer.resume('${options!.dir}', …) on a new engine goes on from ${latest}`;
+    return `No checkpoint of this run was written${options ? ' yet' : ''}: what was trained is lost${options ? '' : '. With checkpoints: { dir: … } a run can be taken up again'}`;
+  }
+
   /** What a checkpoint holds of this trainer. */
   private async resumable(): Promise<TrainingRun<Batch>> {
     const { model, history, next: step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, options, seed, policy, frozenBiases, magnitude, blockBytes, scheme } = this;
     const resolved = { batchSize, totalSteps, seed, policy, frozenBiases, magnitude, blockBytes, scheme, optimizer: this.optimizer.settings };
     this.settings ??= { ...trainerSettings(options, resolved), ...modelSettings(model), ...(await dataSettings(options.train)) };
-    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, settings: this.settings, processingClass: options.processingClass };
+    return { ...this.trained, model, history, step, totalSteps, stepsPerEpoch, batchSize, overruled, rateFactor, lossScale: this.lossScale.state, settings: this.settings, processingClass: options.processingClass };
   }
 
   private get trained(): Trained {
@@ -631,7 +660,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     const grams = await this.representations(policy.probe?.(step) ?? 0);
     const magnitudes: LayerScalar[] = [];
     const squares: LayerScalar[] = [];
-    const guard = this.options.onNonFinite && new GradientGuard(engine);
+    const { scale } = this.lossScale;
+    const guard = this.options.onNonFinite || this.lossScale.dynamic ? new GradientGuard(engine) : undefined;
     const updated: string[] = [];
     const { updatesBegun } = optimizer;
     const apply: GradientSink = (parameter, grad) => {
@@ -643,23 +673,31 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     };
     engine.resetPeak();
     const sums = new GradientSums(engine);
+    let unmark: (() => void) | undefined;
     try {
+      if (this.options.sparseEmbeddings) unmark = markTouchedRows(model, parts.map((p) => p.batch));
       let loss = 0;
       let activationBytes = -1;
       let activations: readonly LedgerEntry[] = [];
+      let fullActivations: ActivationPrediction | undefined;
+      let freezingSaves: Float64Array | undefined;
       const course: CoursePoint[] = [];
       const nonFinite: string[] = [];
       // The last part applies, when the losses of all are known to be finite.
-      const last = guard ? guard.hold : apply;
+      const last = unscaled(engine, guard ? guard.hold : apply, scale);
       for (const [i, { batch: part, weight: lossWeight }] of parts.entries()) {
-        const ctx = this.context(step, i, this.scheme, { lossWeight });
+        const ctx = this.context(step, i, this.scheme, { lossWeight: lossWeight * scale });
         try {
           const out = engine.attempt(() => model.forwardWithLoss(ctx, part));
           engine.free(out.logits.tensor);
           const { totalBytes, entries } = ctx.tape.ledger;
           if (totalBytes > activationBytes) [activationBytes, activations] = [totalBytes, entries];
           try {
-            loss += lossWeight * (await engine.read(out.loss.tensor))[0];
+            const reading = engine.read(out.loss.tensor);
+            // Worked out while the device is at forward.
+            fullActivations ??= this.predictFull(shape);
+            freezingSaves ??= this.freezingSaves(shape, frozen);
+            loss += lossWeight * (await reading)[0];
           } finally {
             engine.free(out.loss.tensor);
           }
@@ -676,14 +714,19 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       if (nonFinite.length === 0) {
         engine.attempt(() => sums.rest(last));
         const bad = (await guard?.notFinite()) ?? [];
-        if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
+        if (bad.length > 0 && this.lossScale.backOff()) {
+          nonFinite.push(...bad);
+          this.warn(`a step was skipped, since a gradient was not finite: the loss scale was too large and is halved. That is usual in the first steps of mixed precision; later ones are noted in their records`);
+        } else if (bad.length > 0) this.refuse(nonFinite, bad, (more) => new GradientNotFiniteError(`the gradient of step ${step} is not finite in ${bad.slice(0, 4).join(', ')}${bad.length > 4 ? ` and ${bad.length - 4} more` : ''}: the step was not applied. Try a lower learning rate (now ${learningRate}), or look at the batch${more}`, bad));
         else guard?.release(apply);
       }
-      // Of a skipped step nothing is left to the record's count.
+      // Nothing of the step is left to the record's count.
+      unmark?.();
       sums.dispose();
       guard?.dispose();
       if (nonFinite.length === 0) {
         this.skippedInARow = 0;
+        this.lossScale.grow();
         if (this.options.frozenParameters === 'zerograd')
           for (const p of model.parameters.values()) if (!p.trains) optimizer.applyZeroGradient(p, learningRate);
         const [moved, squared] = await this.readScalars(magnitudes, squares);
@@ -700,6 +743,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         epoch,
         loss,
         learningRate,
+        ...(scale !== 1 && { lossScale: scale }),
         frozen,
         active: nonFinite.length === 0 ? active : [],
         ...(nonFinite.length > 0 && { nonFinite }),
@@ -707,8 +751,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         updateMagnitudes: policy.magnitudes,
         activations,
         activationBytes,
-        fullActivations: this.predictFull(shape),
-        freezingSaves: this.freezingSaves(shape, frozen),
+        fullActivations,
+        freezingSaves: freezingSaves!,
         course,
         encodingErrors,
         memory: engine.memory(),
@@ -717,11 +761,12 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
         ...model.countOf(shape),
       };
       this.history.append(record);
-      if (nonFinite.length > 0 && this.options.onNonFinite === 'lower-rate') this.rateFactor /= 2;
+      if (nonFinite.length > 0 && this.options.onNonFinite === 'lower-rate' && this.lossScale.scale === scale) this.rateFactor /= 2;
       return showing(record, (r) => recordBundle(r, this.freezableLayers));
     } catch (error) {
       throw this.failureOf(error, step, optimizer.updatesBegun > updatesBegun ? updated : undefined, () => this.memoryAdvice(shape, new Set(frozen)));
     } finally {
+      unmark?.();
       sums.dispose();
       guard?.dispose();
       engine.free(...[...magnitudes, ...squares].map((m) => m.value));
@@ -740,16 +785,16 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** Bytes that a step with these layers frozen keeps on the largest part of a batch of a shape. @param changes settings other than this run's */
   private predict(shape: BatchShape<Batch>, frozen: ReadonlySet<number>, changes: MemoryChanges = {}): ActivationPrediction | undefined {
+    return this.model.predictActivations(...this.planned(shape, frozen, changes));
+  }
+
+  private planned(shape: BatchShape<Batch>, frozen: ReadonlySet<number>, changes: MemoryChanges = {}): [BatchShape<Batch>, ActivationPlan] {
     const { mode = this.scheme, gradientCheckpointing = this.options.gradientCheckpointing === true, gradientAccumulationSteps = this.accumulationSteps } = changes;
     const { batchSize: examples } = shape as unknown as { readonly batchSize: number };
     const [batchSize] = microBatchSizes(changes.batchSize ?? examples, gradientAccumulationSteps);
-    return this.model.predictActivations({ ...shape, batchSize }, {
-      mode,
-      frozenBiases: this.frozenBiases,
-      gradientCheckpointing,
-      dropout: this.options.dropout !== false,
-      trains: (name) => !frozen.has(this.layerOf.get(name) ?? -1),
-    });
+    const names = new Set([...frozen].map((i) => this.freezableLayers[i].name));
+    const plan = { mode, frozenBiases: this.frozenBiases, gradientCheckpointing, dropout: this.options.dropout !== false, trains: (name: string) => !names.has(name) };
+    return [{ ...shape, batchSize }, plan];
   }
 
   /** The same for plain fine-tuning. */
@@ -759,18 +804,8 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
 
   /** What freezing each layer saves, the others being as they are. */
   private freezingSaves(shape: BatchShape<Batch>, frozen: readonly number[]): Float64Array {
-    const set = new Set(frozen);
-    const saves = new Float64Array(this.freezableLayers.length).fill(NaN);
-    const now = this.predict(shape, set)?.total;
-    if (now === undefined) return saves;
-    for (const { index } of this.freezableLayers) {
-      const wasFrozen = set.delete(index);
-      if (!wasFrozen) set.add(index);
-      saves[index] = Math.abs(this.predict(shape, set)!.total - now);
-      if (wasFrozen) set.add(index);
-      else set.delete(index);
-    }
-    return saves;
+    const names = this.freezableLayers.map((l) => l.name);
+    return this.model.freezingSaves(...this.planned(shape, new Set(frozen)), names) ?? new Float64Array(names.length).fill(NaN);
   }
 
   private measuresEncodings(step: number): boolean {

@@ -44,7 +44,8 @@ test('the engine that is asked for by name is the one that is given, without a w
 test('SLIMFIT_ENGINE chooses when no name is given, and an empty one asks for nothing', async () => {
   await under('cpu', async () => {
     assert.equal((await chooseEngine()).name, 'cpu');
-    assert.equal((await engineChoice()).chosen, 'cpu');
+    const { chosen, because } = await engineChoice();
+    assert.deepEqual({ chosen, because }, { chosen: 'cpu', because: 'SLIMFIT_ENGINE asks for it' });
   });
   await under('', async () => assert.equal((await chooseEngine()).name, (await engineChoice()).chosen));
 });
@@ -55,6 +56,30 @@ test('an unknown engine is refused with the names there are, and says when it ca
   await under('gpu', () => assert.rejects(chooseEngine(), (e: Error) => e instanceof InvalidArgumentError && e.message.includes('SLIMFIT_ENGINE')));
 });
 
+test('an adapter is chosen for webgpu alone, and is hardware or software', async () => {
+  for (const name of ['tensorflow', 'wasm', 'cpu'] as const) await assert.rejects(chooseEngine(name, { adapter: 'software' }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(name) && e.message.includes('webgpu'));
+  for (const name of ['webgpu', undefined] as const)
+    await assert.rejects(chooseEngine(name, { adapter: 'fast' as 'hardware' }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes("'fast'") && /hardware or software/.test(e.message));
+});
+
+test('mixed precision on an engine that has none is said once, and float32 it is; an unknown precision is refused, by argument and by SLIMFIT_PRECISION', async () => {
+  const said = await under('cpu', async () => {
+    for (let i = 0; i < 2; i++) {
+      const engine = await chooseEngine('cpu', { precision: 'mixed' });
+      assert.equal(engine.precision, 'float32');
+      engine.dispose();
+    }
+  });
+  assert.match(said, /^slimfit: the cpu engine computes in float32: .*webgpu.*\n$/);
+  await assert.rejects(chooseEngine('cpu', { precision: 'half' as 'mixed' }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes("'half'"));
+  process.env.SLIMFIT_PRECISION = 'tf32';
+  try {
+    await assert.rejects(chooseEngine('cpu'), (e: Error) => e instanceof InvalidArgumentError && /SLIMFIT_PRECISION.*'tf32'/.test(e.message));
+  } finally {
+    delete process.env.SLIMFIT_PRECISION;
+  }
+});
+
 test('an engine that does not start is unavailable, by argument and by environment, and never replaced', async () => {
   // No Vulkan, and on other systems no software adapter.
   const before = { ...process.env };
@@ -63,7 +88,8 @@ test('an engine that does not start is unavailable, by argument and by environme
     await assert.rejects(chooseEngine('webgpu'), (e: Error) => e instanceof EngineUnavailableError && /Vulkan|adapter/.test(e.message));
     await under('webgpu', async () => {
       await assert.rejects(chooseEngine(), EngineUnavailableError);
-      assert.equal((await engineChoice()).chosen, undefined);
+      const { chosen, because, adapters } = await engineChoice();
+      assert.deepEqual({ chosen, because, adapters }, { chosen: undefined, because: 'SLIMFIT_ENGINE asks for webgpu, which is not available', adapters: [] });
     });
   } finally {
     for (const name of ['VK_DRIVER_FILES', 'VK_ICD_FILENAMES', 'SLIMFIT_WEBGPU_ADAPTER']) {

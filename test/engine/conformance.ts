@@ -189,6 +189,42 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     );
   });
 
+  it('rows of a table are replaced in place, of either type, bit by bit; shared tables and rows that do not fit are refused, and nothing moves', async (e, r) => {
+    const table = random(r, [6, 3]);
+    const codes = Int32Array.from({ length: 12 }, () => r.next() | 0);
+    const [t, words, i, rows] = [up(table), e.upload(codes, [6, 2]), ids([4, 0, 5]), up(random(r, [3, 3]))];
+    const fresh = Int32Array.of(0x7fc12345, -1, 0x7f800001, 0, 1, -0x80000000);
+    const freshWords = e.upload(fresh, [3, 2]);
+    const before = await e.read(t);
+    const view = e.share(t);
+    assert.throws(() => e.writeRows(t, i, rows), InvalidArgumentError);
+    e.free(view);
+    for (const bad of [t, freshWords]) assert.throws(() => e.writeRows(t, i, bad), ShapeError);
+    assert.deepEqual(await e.read(t), before);
+    const { totalLive } = e.memory();
+    e.writeRows(t, i, rows);
+    e.writeRows(words, i, freshWords);
+    assert.equal(e.memory().totalLive, totalLive);
+    const [values, bits] = [await e.read(rows), await e.read(words)];
+    const want = before.slice();
+    [4, 0, 5].forEach((row, k) => want.set(values.subarray(3 * k, 3 * k + 3), 3 * row));
+    assert.deepEqual(await e.read(t), want);
+    const wantBits = codes.slice();
+    [4, 0, 5].forEach((row, k) => wantBits.set(fresh.subarray(2 * k, 2 * k + 2), 2 * row));
+    assert.deepEqual(bits, wantBits);
+    // Rows of codes are looked up as such, and an optimizer goes on from what was written.
+    const found = e.gather(words, i);
+    assert.equal(found.dtype, 'int32');
+    assert.deepEqual(await e.read(found), fresh);
+    const [m, v, g] = [0, 0, 0].map((x) => e.full([6, 3], x));
+    const options = { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, magnitude: undefined };
+    e.adamwStep({ weight: t, m, v }, g, options);
+    e.writeRows(t, i, rows);
+    e.adamwStep({ weight: t, m, v }, g, options);
+    assert.deepEqual(await e.read(t), want);
+    e.free(t, words, i, rows, freshWords, found, m, v, g);
+  });
+
   it('linear and its gradients', async (e, r) => {
     const [x, w, b, g] = [random(r, [2, 3, 5]), random(r, [4, 5]), random(r, [4]), random(r, [2, 3, 4])];
     const [tx, tw, tb, tg] = [x, w, b, g].map(up);

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { createWebgpuEngine } from '../../src/engine/webgpu/createWebgpuEngine';
-import { noSoftwareVulkan, onSoftwareVulkan, outcomes, type Ran, runApart } from './webgpu/softwareVulkan';
+import { noSoftwareVulkan, onSoftwareVulkan, outcomes, type Ran, runApart, SOFTWARE_VULKAN } from './webgpu/softwareVulkan';
 
 const GOLDEN = path.resolve(__dirname, '../../../shared/golden');
 
@@ -16,9 +16,11 @@ async function report(t: TestContext, { out, err }: Ran, least: number): Promise
 }
 
 for (const [suite, least] of [
-  ['contract', 30],
+  ['contract', 31],
   ['kernels', 19],
   ['memory', 9],
+  ['choice', 5],
+  ['mixed', 11],
   ['steps', 4],
 ] as const)
   test(`WebGPU on SwiftShader: ${suite}`, { skip: noSoftwareVulkan }, (t) => report(t, onSoftwareVulkan(`test/engine/webgpu/${suite}.ts`), least));
@@ -32,18 +34,36 @@ test('golden values are reproduced by WebGPU on SwiftShader', { skip: noSoftware
 });
 
 test('the doctor tells the software adapter, its limits and features, and SLIMFIT_ENGINE=webgpu trains on it', { skip: noSoftwareVulkan }, () => {
-  const { out, err } = onSoftwareVulkan('src/cli/main.ts', 'doctor');
+  const { code, out, err } = onSoftwareVulkan('src/cli/main.ts', 'doctor');
+  assert.equal(code, 0, err);
   assert.match(out, /^engine +✓ webgpu: CPU \(WebGPU, .*SwiftShader/m, err);
-  assert.match(out, /^adapter +software .*SwiftShader.*: tensors up to 1(\.0)? GiB, workgroups of 256 threads and 32 KiB; .*timestamp-query/m);
+  assert.match(out, /^adapter +software .*SwiftShader.*; largest tensor: 1\.0 GiB \(buffer 1\.0 GiB, binding 1\.0 GiB\); workgroup: 256 threads, 32\.0 KiB in common; shader-f16: (yes|no); subgroups: yes; chromium-experimental-subgroup-matrix \(tensor cores\): (yes|no); timestamp-query: yes; mixed precision: .+$/m);
   // A software adapter is never taken without being asked for.
-  assert.doesNotMatch(out, /^trains on +webgpu/m);
+  assert.match(out, /^trains on +(tensorflow|wasm|cpu): no engine finds a GPU here/m);
+  const asked = runApart('src/cli/main.ts', ['doctor'], { ...SOFTWARE_VULKAN, SLIMFIT_WEBGPU_ADAPTER: 'software', SLIMFIT_ENGINE: 'webgpu' });
+  assert.equal(asked.code, 0, asked.err);
+  assert.match(asked.out, /^trains on +webgpu: SLIMFIT_ENGINE asks for it$/m);
+  // Not asked for, it is seen and told of, and is no engine.
+  const unasked = runApart('src/cli/main.ts', ['doctor'], { ...SOFTWARE_VULKAN, SLIMFIT_WEBGPU_ADAPTER: '' });
+  assert.match(unasked.out, /^engine +✗ webgpu: WebGPU finds no hardware adapter, only .*SwiftShader.* \(software\): install the GPU's driver, or set SLIMFIT_WEBGPU_ADAPTER=software/m);
+  assert.match(unasked.out, /^adapter +software .*SwiftShader/m);
 });
 
-test('WebGPU on the GPU of this machine: contract and kernels', async (t) => {
+test('where Dawn does not load the doctor says why and what to do, and another engine trains', { skip: noSoftwareVulkan }, () => {
+  const hooks = 'export const resolve = (name, context, next) => { if (name === "webgpu") throw new Error("no prebuilt file for this platform"); return next(name, context); };';
+  const register = `import { register } from 'node:module'; register('data:text/javascript,${encodeURIComponent(hooks)}');`;
+  const { code, out, err } = runApart('src/cli/main.ts', ['doctor'], { ...SOFTWARE_VULKAN, NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(register)}` });
+  assert.equal(code, 0, err);
+  assert.match(out, /^engine +✗ webgpu: WebGPU does not load \(no prebuilt file for this platform\): run `npm ci`, or choose another engine$/m);
+  assert.match(out, /^adapter +none/m);
+  assert.match(out, /^trains on +(tensorflow|wasm|cpu): /m);
+});
+
+test('WebGPU on the GPU of this machine: contract, kernels and mixed precision', async (t) => {
   try {
     (await createWebgpuEngine({ adapter: 'hardware' })).dispose();
   } catch (error) {
     return t.skip((error as Error).message);
   }
-  for (const [suite, least] of [['contract', 30], ['kernels', 19]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
+  for (const [suite, least] of [['contract', 31], ['kernels', 19], ['mixed', 11]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
 });

@@ -226,3 +226,15 @@ test('bytes are told in the largest unit that leaves one whole', () => {
   assert.deepEqual([0, 1023, 1024, 1020 * 1024, 1.5 * MIB, 3 * 2 ** 30, 2 ** 41].map(formatBytes), ['0 B', '1023 B', '1.0 KiB', '1020 KiB', '1.5 MiB', '3.0 GiB', '2.0 TiB']);
   assert.deepEqual(byteUnit(5 * MIB), { unit: 'MiB', size: MIB });
 });
+
+test('what an engine holds of the device is shown where it tells, and only there', () => {
+  const memory = (step: number): Partial<StepRecord> => ({ memory: { ...record(step).memory, held: { buffers: 9, bytes: (80 - step) * MIB, idleBytes: MIB } } });
+  const held = historyOf(3, 'webgpu', memory);
+  assert.deepEqual(trace(deviceMemoryFigure(held), 'held by the engine').y, [80, 79, 78]);
+  assert.deepEqual(rowsOf(deviceMemoryTable(held)).at(-1), { use: 'held by the engine', nowBytes: 78 * MIB, peakBytes: 80 * MIB, plainFineTuningBytes: null, timesLess: null });
+  assert.deepEqual(rowsOf(held.steps()).map((r) => r.heldBytes), [80 * MIB, 79 * MIB, 78 * MIB]);
+  const other = historyOf(3);
+  assert.equal(trace(deviceMemoryFigure(other), 'held by the engine'), undefined);
+  assert.equal(rowsOf(deviceMemoryTable(other)).at(-1)!.use, 'all together');
+  assert.ok(!('heldBytes' in rowsOf(other.steps())[0]));
+});

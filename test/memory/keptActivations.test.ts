@@ -9,7 +9,7 @@ import type { PlannedActivation, TrainingSet } from '../../src/memory/keptActiva
 import { vitActivations } from '../../src/memory/vitActivationBytes';
 import { BertForQuestionAnswering, BertForSequenceClassification } from '../../src/models/bert';
 import { DistilBertForQuestionAnswering, DistilBertForSequenceClassification } from '../../src/models/distilbert';
-import { type ImageBatch, type LabelledBatch, type Model, type TextBatch, weightOfBias } from '../../src/models/model';
+import { type ImageBatch, type LabelledBatch, Model, type TextBatch, weightOfBias } from '../../src/models/model';
 import { RobertaForQuestionAnswering, RobertaForSequenceClassification } from '../../src/models/roberta';
 import { ViTForImageClassification } from '../../src/models/vit';
 import { ForwardContext } from '../../src/nn/context';
@@ -171,4 +171,22 @@ test('probabilities that are recomputed save BAT² bytes a layer of the paper’
   const squares = 2 * 3 * 4 * 8 ** 2;
   assert.equal(total(SCHEMES.paper) - total({ ...SCHEMES.paper, attentionProbs: 'recompute' }), squares);
   assert.equal(total(SCHEMES.exact) - total({ ...SCHEMES.exact, attentionProbs: 'recompute' }), 4 * squares);
+});
+
+test('what freezing a weight saves is the difference between two whole predictions, for any frozen set, scheme and model', async () => {
+  for (const kind of KINDS) {
+    const model = (await kind.make(true)) as unknown as Model<TextBatch>;
+    const weights = model.layers.map((l) => l.name);
+    const shape = kind.batch(model as never, 3) as TextBatch;
+    const frozenSet = fc.oneof(fc.uniqueArray(fc.nat(weights.length - 1)), fc.nat(weights.length).map((to) => weights.map((_, i) => i).slice(0, to)));
+    fc.assert(
+      fc.property(frozenSet, fc.constantFrom(...SCHEMES_TRIED), fc.boolean(), fc.boolean(), fc.boolean(), (indices, mode, frozenBiases, gradientCheckpointing, dropout) => {
+        const frozen = new Set(indices.map((i) => weights[i]));
+        const plan = { mode, frozenBiases, gradientCheckpointing, dropout, trains: (name: string) => !frozen.has(name) };
+        assert.deepEqual(model.freezingSaves(shape, plan, weights), Model.prototype.freezingSaves.call(model, shape as never, plan, weights));
+      }),
+      { numRuns: 100 },
+    );
+    model.dispose();
+  }
 });

@@ -121,6 +121,51 @@ for (const [kernels, make, missing] of ENGINES)
       engine.dispose();
     });
 
+for (const [kernels, make, missing] of ENGINES)
+  test(`word embeddings by touched rows, ${kernels} kernels: planned is the larger of the step that brings the last new rows and the steps after it, to the byte, and no step is above`, { skip: missing }, async () => {
+    const engine = await make();
+    // Of 77 words, 21 tokens a step; the last step looks up those that were left.
+    const config = wideBert;
+    const wordsOf = [[...Array(21).keys()], [...Array(21).keys()].map((i) => 21 + i), [...Array(21).keys()].map((i) => 42 + i), [...Array(21).keys()].map((i) => (i < 14 ? 63 + i : 76))];
+    const tokens = { tokenTypeIds: new Int32Array(B * T), attentionMask: Int32Array.from({ length: B * T }, (_, i) => (i % T === T - 1 ? 0 : 1)), labels: new Int32Array(B), batchSize: B, length: T };
+    for (const optimizer of [{}, { moments: '8-bit' }] as const)
+      for (const options of [{ mode: 'paper' }, { mode: 'tuned' }, { mode: 'exact', gradientAccumulationSteps: 3 }] as const) {
+        const model = tinyModel(engine, config);
+        const names = model.layers.map((l) => l.name);
+        const frozen = names.filter((n, i) => !n.includes('word_embeddings') && i % 3 > 0);
+        const indices = frozen.map((n) => names.indexOf(n));
+        const trainer = new SlimFitTrainer({
+          model, batchSize: B, totalSteps: 10, schedule: 'constant', measureEncodingsEvery: 0, onWarning: () => {}, sparseEmbeddings: true, optimizer, ...options,
+          train: { size: B, batch: (_, epoch = 0) => ({ ...tokens, inputIds: Int32Array.from(wordsOf[Math.min(epoch, 3)]) }) },
+          policy: (layers) => ({ name: 'fixed', magnitudes: new Float64Array(layers.length), select: (step) => (step === 0 ? [] : indices), observe: () => {}, state: () => ({}), restore: () => {} }),
+        });
+        const query = { kind: 'sequence-classification', config, length: T, batchSize: B, sparseEmbeddings: true, optimizer, frozen, kernels, ...options } as const;
+        const plan = planMemory({ ...query, distinctTokens: 14 });
+        const bound = planMemory(query);
+        const dense = planMemory({ ...query, sparseEmbeddings: false });
+        const what = `${JSON.stringify({ optimizer, ...options })}`;
+        const peaks: number[] = [];
+        for (let step = 0; step < 6; step++) {
+          const { memory, activationBytes } = await trainer.step();
+          peaks.push(memory.totalPeak);
+          if (step > 0) assert.ok(memory.totalPeak <= bound.peakBytes, `${what}, step ${step}: ${memory.totalPeak} above ${bound.peakBytes}`);
+          if (step >= 3) assert.deepEqual([activationBytes, memory.live.optimizer, memory.peak.gradients], [plan.activationBytes, plan.momentBytes, plan.gradientBytes], what);
+        }
+        assert.equal(Math.max(peaks[3], peaks[4]), plan.peakBytes, what);
+        assert.equal(peaks[5], peaks[4]);
+        assert.ok(plan.peakBytes <= bound.peakBytes && bound.gradientBytes <= dense.gradientBytes);
+        trainer.dispose();
+        model.dispose();
+        assert.equal(engine.memory().tensors, 0);
+      }
+    engine.dispose();
+  });
+
+test('how many different tokens a step has must lie between one and the vocabulary', () => {
+  const query = { kind: 'sequence-classification', config: bert, length: T, batchSize: B, sparseEmbeddings: true } as const;
+  for (const distinctTokens of [0, -1, 1.5, bert.vocabSize + 1, NaN]) assert.throws(() => planMemory({ ...query, distinctTokens }), (e: Error) => e instanceof InvalidArgumentError && e.message.includes(String(distinctTokens)));
+});
+
 test('a freeze rate is planned for a costly choice: no random set of as many layers has a peak 5 % higher, and on average they are lower', () => {
   const random = new Random(3);
   for (const [query, layers] of [[{ kind: 'sequence-classification', config: bert, length: T }, 22], [{ kind: 'image-classification', config: vit }, 20]] as const)

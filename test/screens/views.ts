@@ -57,6 +57,7 @@ const tables: Readonly<Record<string, string>> = {
   'table-compare': 'runs',
   'card-preview': 'trainer.peek()',
   'card-record': 'await trainer.step()',
+  'card-engines': 'await slimfit.engineChoice()',
 };
 
 const named = (o: Readonly<Record<string, string>>): View[] => Object.entries(o).map(([name, code]) => ({ name, code }));
@@ -65,7 +66,7 @@ export const VIEWS: readonly View[] = [{ name: 'setup', code: SETUP }, ...named(
 
 /** Run one by one after the others: they take time, fail or are interrupted. */
 export const LIVE: readonly View[] = [
-  { name: 'live', code: 'trainer.live();\nfor await (const r of trainer.steps(80));' },
+  { name: 'live', code: 'trainer.live({ memory: true });\nfor await (const r of trainer.steps(80));' },
   { name: 'live-interrupted', code: 'trainer.live();\nfor await (const r of trainer.steps(200));' },
   { name: 'live-again', code: 'trainer.live()' },
   { name: 'type-error', code: 'const rate: number = trainer.history.name;\nmissing(rate);' },

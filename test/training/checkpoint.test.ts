@@ -147,12 +147,19 @@ for (const [name, policy] of Object.entries(policies))
     assert.deepEqual(resumed, whole);
   });
 
-for (const optimizer of [{ moments: '8-bit' }, { idleMoments: 'host' }, { idleMoments: 'release', idleAfter: 1 }, { moments: '8-bit', idleMoments: 'host', idleAfter: 2 }] as const)
-  test(`a run with the optimizer ${JSON.stringify(optimizer)} goes on to the bit too, bytes on the device included`, async () => {
+for (const { sparseEmbeddings, ...optimizer } of [
+  { moments: '8-bit' },
+  { idleMoments: 'host' },
+  { idleMoments: 'release', idleAfter: 1 },
+  { moments: '8-bit', idleMoments: 'host', idleAfter: 2 },
+  { sparseEmbeddings: true },
+  { sparseEmbeddings: true, moments: '8-bit', idleMoments: 'host' },
+] as readonly ({ sparseEmbeddings?: boolean } & NonNullable<TrainerOptions['optimizer']>)[])
+  test(`a run with the optimizer ${JSON.stringify(optimizer)}${sparseEmbeddings ? ', word embeddings by rows,' : ''} goes on to the bit too, bytes on the device included`, async () => {
     const run = (from: string | undefined, work: (trainer: SlimFitTrainer) => Promise<unknown>) =>
       withModel(
         async (model) => {
-          const options = optionsOf(model, { optimizer });
+          const options = optionsOf(model, { optimizer, sparseEmbeddings });
           const trainer = from === undefined ? new SlimFitTrainer(options) : await SlimFitTrainer.resume(from, options);
           try {
             for await (const _ of trainer.steps(from === undefined ? 5 : 4));
@@ -168,6 +175,9 @@ for (const optimizer of [{ moments: '8-bit' }, { idleMoments: 'host' }, { idleMo
     const whole = await run(undefined, async (trainer) => {
       const reader = SafetensorsReader.open(path.join(await trainer.save(dir), 'optimizer.safetensors'));
       assert.equal(reader.names.some((n) => n.endsWith('.weight.m.codes')), 'moments' in optimizer);
+      // The rows that the first steps looked up.
+      const rows = reader.names.filter((n) => n.endsWith('.rows'));
+      assert.ok(rows.length <= (sparseEmbeddings ? 1 : 0) && rows.every((n) => n.includes('word_embeddings')));
       reader.close();
       for await (const _ of trainer.steps());
       return traceOf(trainer);
@@ -307,6 +317,7 @@ const mismatches: readonly [field: string, options: Partial<TrainerOptions>][] =
   ['shuffle', { shuffle: false }],
   ['alwaysTrain', { alwaysTrain: ['classifier.weight'] }],
   ['gradientAccumulationSteps', { gradientAccumulationSteps: 2 }],
+  ['sparseEmbeddings', { sparseEmbeddings: true }],
   ['train.size', { train: tinyData(1, 13) }],
   ['train', { train: tinyData(7) }],
 ];
@@ -385,11 +396,13 @@ test('a checkpoint that was forged, hashes included, is refused before a weight 
   const [stateFile, manifestFile] = ['trainer_state.json', 'manifest.json'].map((n) => path.join(folder, n));
   const good = JSON.parse(readFileSync(stateFile, 'utf8')) as { slimfit: { optimizer: [string, { m: { $tensor: string } }][]; policy: { magnitudes: unknown[] } } };
   const [first, second] = good.slimfit.optimizer.filter(([name], i, all) => i === 0 || name.endsWith('.weight') !== all[0][0].endsWith('.weight'));
-  const moment = (m: object) => ({ optimizer: [[first[0], { ...first[1], m }], ...good.slimfit.optimizer.slice(1)] });
+  const moment = (m: object, more = {}) => ({ optimizer: [[first[0], { ...first[1], m, ...more }], ...good.slimfit.optimizer.slice(1)] });
   const forged: readonly [object, RegExp][] = [
     [{ overruled: [5] }, /slimfit.overruled is \[5\]/],
     [moment({ $tensor: 'nothing' }), /holds no tensor nothing/],
     [moment({ codes: first[1].m, scales: first[1].m }), /the moments of .* are not float32/],
+    [moment(first[1].m, { rows: [1, 2] }), /slimfit.optimizer is/],
+    [moment(first[1].m, { rows: first[1].m }), /the moments of .* are of (row|\d+ rows)/],
     [moment(second[1].m), /the moments of .* are not float32/],
     [{ policy: { magnitudes: good.slimfit.policy.magnitudes.map(() => ({ toString: 1, valueOf: 1 })) } }, /slimfit.policy is no state of the policy/],
   ];

@@ -45,6 +45,7 @@ const RUNS: Readonly<Record<string, Partial<TrainerOptions>>> = {
   'tuned, layers run again, micro-batches': { mode: 'tuned', gradientCheckpointing: true, gradientAccumulationSteps: 2, blockBytes: 128 },
   'gradients looked at': { onNonFinite: 'stop' },
   '8-bit moments, those of frozen layers on the host': { optimizer: { moments: '8-bit', idleMoments: 'host' } },
+  'word embeddings by the rows that a step looks up': { sparseEmbeddings: true, freezeRate: 0, optimizer: { moments: '8-bit' } },
   'zero gradients for what is frozen': { frozenParameters: 'zerograd' },
   'encodings measured, gradient norms': { measureEncodingsEvery: 1, policy: (l) => new AutoFreeze(l, { evaluateEvery: 2 }) },
   'representations probed': { policy: (l) => new CkaFreezing(l, { compareEvery: 1 }) },

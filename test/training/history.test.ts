@@ -268,6 +268,12 @@ test('a missing, foreign or damaged history file is refused by name', () => {
     refused((o) => (o.columns['layer.saves'] = o.columns['step.loss']), /column layer\.saves has 5 values, not 15/);
     refused((o) => (o.columns['kept.role'].type = 'uint8'), /damaged/);
     refused((o) => (o.words = { ...(o.words as object), role: [] }), /a role has no name/);
+    // One from before engines told what they hold of the device is whole.
+    const older = structuredClone(good);
+    delete older.columns['step.heldBytes'];
+    writeFileSync(file, JSON.stringify(older));
+    assert.deepEqual(loadHistory(file).steps().objects(), historyOf(5).steps().objects());
+    assert.deepEqual([...loadHistory(file).column('heldBytes')], Array(5).fill(NaN));
     writeFileSync(file, JSON.stringify(good).slice(0, 300));
     assert.throws(() => loadHistory(file), /is damaged/);
   } finally {

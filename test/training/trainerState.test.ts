@@ -9,7 +9,7 @@ import { readTrainerState } from '../../src/training/checkpoint';
 import { checkpointAt, damageOf } from '../../src/training/checkpointFolder';
 
 const tensor = ($tensor: string) => ({ $tensor });
-const slimfit = { engine: 'cpu', settings: { seed: '1' }, overruled: [[0, true]], rateFactor: 0.5, policy: {}, optimizer: [['a', { m: tensor('a.m'), v: { codes: tensor('a.c'), scales: tensor('a.s') }, step: 1, idle: 0 }]], best: null };
+const slimfit = { engine: 'cpu', settings: { seed: '1' }, overruled: [[0, true]], rateFactor: 0.5, lossScale: { scale: 1024, finiteSteps: 7 }, policy: {}, optimizer: [['a', { m: tensor('a.m'), v: { codes: tensor('a.c'), scales: tensor('a.s') }, step: 1, idle: 0 }]], best: null };
 
 test('a trainer_state.json whose parts are of wrong types is refused by file and field', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'slimfit-state-'));
@@ -23,7 +23,7 @@ test('a trainer_state.json whose parts are of wrong types is refused by file and
     [null, /no JSON object/],
     [{ global_step: '3', slimfit }, /global_step is "3"/],
     [{ global_step: 3, slimfit: [] }, /lacks what SlimFit wrote/],
-    ...([{ overruled: [5] }, { overruled: [[0, 1]] }, { rateFactor: 0 }, { rateFactor: 2 }, { rateFactor: '1' }, { policy: null }, { settings: { seed: 1 } }, { best: {} }, { optimizer: {} }, moments(null), moments({ m: 1, v: 1, step: 1, idle: 0 }), moments({ m: tensor('a'), v: { codes: tensor('a') }, step: 1, idle: 0 })] as const).map(
+    ...([{ overruled: [5] }, { overruled: [[0, 1]] }, { rateFactor: 0 }, { rateFactor: 2 }, { rateFactor: '1' }, { lossScale: 1024 }, { lossScale: { scale: 1000, finiteSteps: 0 } }, { lossScale: { scale: 1024, finiteSteps: -1 } }, { policy: null }, { settings: { seed: 1 } }, { best: {} }, { optimizer: {} }, moments(null), moments({ m: 1, v: 1, step: 1, idle: 0 }), moments({ m: tensor('a'), v: { codes: tensor('a') }, step: 1, idle: 0 })] as const).map(
       (part): [unknown, RegExp] => [{ global_step: 3, slimfit: { ...slimfit, ...part } }, new RegExp(`slimfit.${Object.keys(part)[0]} is `)],
     ),
   ];

@@ -128,6 +128,12 @@ export class FusedEngine extends TensorflowEngine {
     return this.fused(x.shape, 'SlimfitDensify', this.raw(x.values), this.raw(x.indices), this.ints(x.shape));
   }
 
+  /** In place. */
+  override writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    this.tf.executeOp(table.dtype === 'int32' ? 'SlimfitWriteRowsInt' : 'SlimfitWriteRows', [], [table, ids, rows].map((t) => this.raw(t)), 0);
+  }
+
   // ---- optimizer --------------------------------------------------------------------------------------------------------------
   /** One pass over weight, moments and gradient, written in place; the update magnitude comes out of the same pass, without a copy of the weight. */
   override adamwStep(state: AdamWState, grad: DeviceTensor, o: AdamWOptions): DeviceTensor | undefined {

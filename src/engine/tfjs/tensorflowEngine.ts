@@ -228,12 +228,21 @@ export class TensorflowEngine extends ComposedEngine<Id> {
     return this.run(shape, () => this.op('ConcatV2', attrs, [...parts.map((p) => this.raw(p)), this.int(axis)]), dtype);
   }
   gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor {
-    const attrs = [attr.type('Tparams', 'float'), attr.type('Tindices', 'int32'), attr.type('Taxis', 'int32'), attr.int('batch_dims', 0)];
-    return this.run([...ids.shape, ...table.shape.slice(1)], () => this.op('GatherV2', attrs, [this.raw(table), this.raw(ids), this.int(0)]));
+    const attrs = [attr.type('Tparams', typeOf(table.dtype)), attr.type('Tindices', 'int32'), attr.type('Taxis', 'int32'), attr.int('batch_dims', 0)];
+    return this.run([...ids.shape, ...table.shape.slice(1)], () => this.op('GatherV2', attrs, [this.raw(table), this.raw(ids), this.int(0)]), table.dtype);
   }
   scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor {
     const attrs = [FLOAT, attr.type('Tindices', 'int32'), attr.type('Tnumsegments', 'int32')];
     return this.run([rows, ...updates.shape.slice(1)], () => this.op('UnsortedSegmentSum', attrs, [this.raw(updates), this.raw(ids), this.int(rows)]));
+  }
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    this.scope(() => {
+      const places = this.reshape(ids, [ids.size, 1]);
+      const attrs = [attr.type('T', typeOf(table.dtype)), attr.type('Tindices', 'int32')];
+      this.moveInto(table, this.run(table.shape, () => this.op('TensorScatterUpdate', attrs, [table, places, rows].map((t) => this.raw(t))), table.dtype));
+    });
+    this.dropVariable(table);
   }
 
   protected oneHot(ids: DeviceTensor, depth: number): DeviceTensor {

@@ -177,7 +177,7 @@ class TfjsEngine extends ComposedEngine<tf.Tensor> {
     );
   }
   gather(table: DeviceTensor, ids: DeviceTensor): DeviceTensor {
-    return this.run([...ids.shape, ...table.shape.slice(1)], () => tf.gather(this.raw(table), this.raw(ids)));
+    return this.run([...ids.shape, ...table.shape.slice(1)], () => tf.gather(this.raw(table), this.raw(ids)), table.dtype);
   }
   scatterAdd(updates: DeviceTensor, ids: DeviceTensor, rows: number): DeviceTensor {
     const width = updates.size / ids.size;
@@ -187,6 +187,14 @@ class TfjsEngine extends ComposedEngine<tf.Tensor> {
       for (let j = 0; j < width; j++) out[row * width + j] += from[i * width + j];
     });
     return this.place(out, [rows, ...updates.shape.slice(1)]);
+  }
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    const width = sizeOf(table.shape.slice(1));
+    const data = this.values(table).slice();
+    const from = this.values(rows);
+    this.values(ids).forEach((row, i) => data.set(from.subarray(i * width, (i + 1) * width), row * width));
+    this.scope(() => this.moveInto(table, this.place(data, table.shape)));
   }
 
   protected oneHot(ids: DeviceTensor, depth: number): DeviceTensor {

@@ -3,6 +3,7 @@
  * buffers) no bind group either. All work is on one queue, in order: a buffer can be given away as soon as the operation that reads it is recorded.
  */
 import { DeviceLostError, OutOfMemoryError } from '../../errors';
+import type { KeptGroup } from './gpu';
 
 /** A buffer, and the tensors that look at it. */
 export interface Slot {
@@ -16,8 +17,8 @@ export interface Slot {
   batch: number;
   /** The device had no memory for it. */
   failed: boolean;
-  /** Keys of the bind groups that hold it. */
-  readonly groups: Set<string>;
+  /** The bind groups that hold it. */
+  readonly groups: Set<KeptGroup>;
 }
 
 /** Counts, for tests and people. */
@@ -37,7 +38,8 @@ const SLACK = 32 * 2 ** 20;
 
 /** Bytes of the size class: multiples of 256, and of a sixteenth of the power of two below, so that at most 6.25 % of a large buffer is empty. */
 export function sizeClass(bytes: number): number {
-  const step = Math.max(256, 2 ** (Math.floor(Math.log2(Math.max(bytes, 1))) - 4));
+  // Below 8 KiB a sixteenth is less than 256 bytes.
+  const step = bytes < 8192 ? 256 : bytes < 2 ** 31 ? 1 << (27 - Math.clz32(bytes)) : 2 ** (Math.floor(Math.log2(bytes)) - 4);
   return Math.max(256, Math.ceil(bytes / step) * step);
 }
 
@@ -59,6 +61,7 @@ export class BufferPool {
   constructor(
     private readonly device: GPUDevice,
     private readonly dropped: (slot: Slot) => void,
+    private readonly reuse = true,
   ) {
     this.limit = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize);
   }
@@ -109,7 +112,7 @@ export class BufferPool {
   /** Gives back one reference; with the last one the buffer waits for its next use. */
   give(slot: Slot): void {
     if (--slot.refs > 0) return;
-    if (slot.failed) return this.destroy(slot);
+    if (slot.failed || !this.reuse) return this.destroy(slot);
     const waiting = this.idle.get(slot.bytes) ?? [];
     let at = waiting.length;
     while (at > 0 && waiting[at - 1].id < slot.id) at--;
@@ -147,6 +150,8 @@ export class BufferPool {
   takeRefusal(): OutOfMemoryError | undefined {
     const refused = this.refused;
     this.refused = undefined;
+    // What was in use when memory ran out is no measure of what to hold from here on.
+    if (refused) this.peakInUse = 0;
     return refused;
   }
 

@@ -6,24 +6,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { EngineUnavailableError, InvalidArgumentError } from '../../errors';
-
-/** Which kind of adapter computes: a GPU, or a driver that emulates one on the CPU. */
-export type AdapterKind = 'hardware' | 'software';
-
-/** One adapter that Dawn sees. */
-export interface AdapterSummary {
-  readonly kind: AdapterKind;
-  /** 'NVIDIA H100 PCIe', 'SwiftShader', … */
-  readonly name: string;
-  /** Largest buffer, bytes; no tensor can be larger than it or `maxBinding`. */
-  readonly maxBuffer: number;
-  /** Largest part of a buffer that a kernel sees, bytes. */
-  readonly maxBinding: number;
-  /** Threads of a workgroup at most, and the memory that they share, bytes. */
-  readonly workgroupThreads: number;
-  readonly workgroupBytes: number;
-  readonly features: readonly string[];
-}
+import type { Precision } from '../engine';
+import type { AdapterKind, AdapterSummary } from './adapters';
+import { type MatrixAdapter, type MatrixUnit, matrixUnitOf, MIXED_TOGGLES } from './matrixUnit';
 
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|software|microsoft basic render/i;
 
@@ -69,7 +54,8 @@ export function loadDawn(flags: readonly string[] = []): Promise<GPU> {
 }
 
 async function load(flags: readonly string[]): Promise<GPU> {
-  const missing = flags.length === 0 ? missingVulkan() : undefined;
+  // A back end that is named may be another than Vulkan.
+  const missing = flags.some((f) => f.startsWith('backend=')) ? undefined : missingVulkan();
   if (missing) throw new EngineUnavailableError(missing);
   try {
     const { create } = await import('webgpu');
@@ -98,9 +84,12 @@ async function adapters(gpu: GPU): Promise<GPUAdapter[]> {
   return found;
 }
 
-/** What `doctor` tells of the machine's adapters. @throws EngineUnavailableError when WebGPU does not load */
+/**
+ * What WebGPU could compute on, GPUs first: the fastest adapter, the most frugal one and a software driver, as far as they are there (WebGPU names no more).
+ * @throws EngineUnavailableError when WebGPU does not load
+ */
 export async function listAdapters(): Promise<AdapterSummary[]> {
-  return (await adapters(await loadDawn())).map((a) => ({
+  return (await adapters(await loadDawn(withMixed([])))).map((a) => ({
     kind: kindOf(a),
     name: nameOf(a),
     maxBuffer: a.limits.maxBufferSize,
@@ -108,7 +97,23 @@ export async function listAdapters(): Promise<AdapterSummary[]> {
     workgroupThreads: a.limits.maxComputeInvocationsPerWorkgroup,
     workgroupBytes: a.limits.maxComputeWorkgroupStorageSize,
     features: [...a.features].sort(),
+    mixed: mixedText(a),
   }));
+}
+
+/** What mixed precision would be on an adapter. */
+function mixedText(adapter: GPUAdapter): string {
+  const found = matrixUnitOf(adapter as MatrixAdapter);
+  return 'unit' in found ? unitText(found.unit) : `float32, since ${found.why}`;
+}
+
+const unitText = ({ M, N, K }: MatrixUnit): string => `matrix units of ${M}×${N}×${K}`;
+
+/** Dawn's options with those that mixed precision needs. */
+function withMixed(flags: readonly string[]): readonly string[] {
+  const enable = 'enable-dawn-features=';
+  const given = flags.filter((f) => f.startsWith(enable)).flatMap((f) => f.slice(enable.length).split(','));
+  return [...flags.filter((f) => !f.startsWith(enable)), enable + [...new Set([...given, ...MIXED_TOGGLES])].join(',')];
 }
 
 /** The kind of adapter that SLIMFIT_WEBGPU_ADAPTER asks for, else hardware. */
@@ -123,16 +128,22 @@ export interface OpenedDevice {
   readonly device: GPUDevice;
   readonly name: string;
   readonly kind: AdapterKind;
+  /** What mixed precision computes products on; undefined: products are float32. */
+  readonly matrix?: MatrixUnit;
 }
+
+/** Devices about which it was said that they have no mixed precision. */
+const saidOf = new Set<string>();
 
 /**
  * Opens the machine's fastest adapter of a kind, with its own limits.
  * @param kind by default what SLIMFIT_WEBGPU_ADAPTER says, else hardware
  * @param flags Dawn's own options (`backend=null` computes nothing)
+ * @param precision `mixed` opens the device's matrix units; where there are none, that is said once on stderr
  * @throws EngineUnavailableError when there is none, or it does not open
  */
-export async function openDevice(kind: AdapterKind = askedKind(), flags: readonly string[] = []): Promise<OpenedDevice> {
-  const gpu = await loadDawn(flags);
+export async function openDevice(kind: AdapterKind = askedKind(), flags: readonly string[] = [], precision: Precision = 'float32'): Promise<OpenedDevice> {
+  const gpu = await loadDawn(precision === 'mixed' ? withMixed(flags) : flags);
   const all = await adapters(gpu);
   const adapter = all.find((a) => kindOf(a) === kind);
   if (!adapter) {
@@ -142,8 +153,15 @@ export async function openDevice(kind: AdapterKind = askedKind(), flags: readonl
   }
   if (!gpu.wgslLanguageFeatures.has('immediate_address_space')) throw new EngineUnavailableError('this WebGPU has no immediate data: run `npm ci` to install the version that SlimFit was made for');
   const requiredLimits = Object.fromEntries(RAISED.map((limit) => [limit, adapter.limits[limit]]));
+  const found = precision === 'mixed' ? matrixUnitOf(adapter as MatrixAdapter) : undefined;
+  const matrix = found && 'unit' in found ? found.unit : undefined;
+  if (found && 'why' in found && !saidOf.has(nameOf(adapter))) {
+    saidOf.add(nameOf(adapter));
+    process.stderr.write(`slimfit: ${nameOf(adapter)} computes in float32, not in mixed precision, since ${found.why}\n`);
+  }
   try {
-    return { device: await adapter.requestDevice({ requiredLimits }), name: nameOf(adapter), kind };
+    const requiredFeatures = (found && 'unit' in found ? found.features : []) as GPUFeatureName[];
+    return { device: await adapter.requestDevice({ requiredLimits, requiredFeatures }), name: nameOf(adapter), kind, ...(matrix && { matrix }) };
   } catch (cause) {
     throw new EngineUnavailableError(`${nameOf(adapter)} does not open (${(cause as Error).message}): update its driver, or choose another engine`, { cause });
   }

@@ -21,7 +21,9 @@ import {
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
+  type MemoryReport,
   type NormalizedCodes,
+  type Precision,
   type RandomKey,
   ROW_SCALED,
   type RowScaled,
@@ -30,18 +32,20 @@ import {
 } from '../engine';
 import type { Slot } from './bufferPool';
 import type { OpenedDevice } from './dawn';
-import { Gpu, type GpuCounts } from './gpu';
+import { Gpu, type GpuCounts, type GpuOptions } from './gpu';
 import type { Kernel } from './kernel';
+import type { MatrixUnit } from './matrixUnit';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
 import { decodeFunction, ENCODE_THREADS, encodeKernel, encodeLanes, encodeRowsKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
 import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions';
-import { matmulKernel, matmulKey, type MatmulKind, tileFor } from './kernels/matmul';
+import { matmulKernel, matmulKey, type MatmulKind, matmulPlan, sumSlices } from './kernels/matmul';
+import { mixedMatmulKernel, mixedPlan } from './kernels/matmulMixed';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
 import { type LayerNormCodes, layerNormGradKernel, layerNormKernel, normalizeEncodeKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
-import { SCATTER_GROUPS, scatterAddKernel } from './kernels/scatter';
+import { SCATTER_GROUPS, scatterAddKernel, writeRowsKernel } from './kernels/scatter';
 import { TOPK_BLOCK, TOPK_PASSES, topKBlocks, topKCount, topKPick, topKScan, topKStart, topKWrite } from './kernels/topK';
 
 /** An axis that one thread walks over. */
@@ -49,6 +53,9 @@ const SHORT_AXIS = 64;
 
 /** The most workgroups along y and z. */
 const MOST_GROUPS = 65_535;
+
+/** Scalars that one dispatch puts in a row: WebGPU promises 8 buffers for each kernel, and one is the row. */
+const SCALARS = 7;
 
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
@@ -63,15 +70,20 @@ const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 
 export class WebgpuEngine extends ComposedEngine<Slot> {
   readonly name = 'webgpu';
   readonly device: string;
+  override readonly precision: Precision;
   private readonly gpu: Gpu;
+  private disposed = false;
+  private readonly matrix: MatrixUnit | undefined;
   /** How many buffers a kernel may have: 8 on every device, more on most. */
   private readonly mostBuffers: number;
 
-  constructor(opened: OpenedDevice) {
+  constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
     this.mostBuffers = opened.device.limits.maxStorageBuffersPerShaderStage;
-    this.gpu = new Gpu(opened);
-    this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name})`;
+    this.gpu = new Gpu(opened, options);
+    this.matrix = opened.matrix;
+    this.precision = opened.matrix ? 'mixed' : 'float32';
+    this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name}${opened.matrix ? ', mixed precision' : ''})`;
   }
 
   /** Counts of the buffers, bind groups and pipelines behind the tensors. */
@@ -82,6 +94,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   override dispose(): void {
     super.dispose();
     this.gpu.close();
+    this.disposed = true;
+  }
+
+  override memory(): MemoryReport {
+    const { buffers, bytes, idleBytes } = this.disposed ? { buffers: 0, bytes: 0, idleBytes: 0 } : this.gpu.pool.counts();
+    return { ...super.memory(), held: { buffers, bytes, idleBytes } };
   }
 
   // ---- memory -----------------------------------------------------------------------------------------------------------
@@ -266,13 +284,25 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   }
 
   private product(shape: readonly number[], a: DeviceTensor, b: DeviceTensor, M: number, N: number, K: number, batches: number, transposeA: boolean, transposeB: boolean, bias?: DeviceTensor): DeviceTensor {
-    const tile = tileFor(M, N, batches);
+    const { matrix } = this;
+    const mixed = matrix && mixedPlan(M, N, K, batches);
+    const { tile, slices, chunk } = mixed ?? matmulPlan(M, N, K, batches);
     const four = (n: number) => n % 4 === 0;
-    const kind: MatmulKind = { tile, transposeA, transposeB, vectorA: four(transposeA ? M : K), vectorB: four(transposeB ? K : N), vectorOut: four(N), bias: bias !== undefined };
-    const reads = [a, b, ...(bias ? [bias] : [])].map((t) => this.raw(t));
-    return this.make(shape, (out) =>
-      this.gpu.run(matmulKey(kind), () => matmulKernel(kind), reads, [out], [M, N, K, batches], Math.ceil(N / tile), Math.ceil(M / tile), Math.min(batches, MOST_GROUPS)),
-    );
+    // Biases are added once, when the slices are.
+    const kind: MatmulKind = { tile, transposeA, transposeB, vectorA: four(transposeA ? M : K), vectorB: four(transposeB ? K : N), vectorOut: four(N), bias: bias !== undefined && slices === 1 };
+    const operands = [this.raw(a), this.raw(b)];
+    const biases = bias ? [this.raw(bias)] : [];
+    const groups = [Math.ceil(N / tile), Math.ceil(M / tile), Math.min(batches * slices, MOST_GROUPS)] as const;
+    const run = (out: Slot): void =>
+      this.gpu.run(`${mixed ? 'mixed ' : ''}${matmulKey(kind)}`, () => (mixed && matrix ? mixedMatmulKernel(kind, matrix) : matmulKernel(kind)), [...operands, ...(kind.bias ? biases : [])], [out], [M, N, K, batches, slices, chunk], ...groups);
+    return this.make(shape, (out) => {
+      if (slices === 1) return run(out);
+      const n = batches * M * N;
+      this.withScratch(slices * n, (parts) => {
+        run(parts);
+        this.gpu.each(`sum slices${bias ? ' bias' : ''}`, () => sumSlices(bias !== undefined), [parts, ...biases], [out], [n, M * N, slices, N], n);
+      });
+    });
   }
 
   override linear(x: DeviceTensor, weight: DeviceTensor, bias?: DeviceTensor): DeviceTensor {
@@ -324,6 +354,7 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     for (const p of parts)
       if (p.dtype !== first.dtype || p.shape.length !== first.shape.length || p.shape.some((n, i) => i !== at && n !== first.shape[i])) throw new ShapeError(`[${p.shape}] cannot follow [${first.shape}] along axis ${axis}`);
     const shape = first.shape.map((n, i) => (i === at ? parts.reduce((s, p) => s + p.shape[i], 0) : n));
+    if (parts.every((p) => p.size === 1)) return this.make(shape, (out) => this.placeScalars(parts.map((p) => this.raw(p)), out), first.dtype);
     const steps = rowMajor(shape);
     return this.make(
       shape,
@@ -336,6 +367,15 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
       },
       first.dtype,
     );
+  }
+
+  /** Puts scalars in a row, as many in one dispatch as every device can read: a step's magnitudes come that way. */
+  private placeScalars(parts: readonly Slot[], out: Slot): void {
+    for (let at = 0; at < parts.length; at += SCALARS) {
+      const some = parts.slice(at, at + SCALARS);
+      const make = (): Kernel => ({ params: ['at: u32'], reads: some.map((_, k) => `x${k}: u32`), writes: ['y: u32'], workgroup: 1, body: `  ${some.map((_, k) => `y[p.at + ${k}u] = x${k}[0];`).join(' ')}` });
+      this.gpu.run(`scalars ${some.length}`, make, some, [out], [at], 1);
+    }
   }
 
   // ---- rows by id -----------------------------------------------------------------------------------------------------------
@@ -352,6 +392,14 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
 
   override embeddingGrad(grad: DeviceTensor, ids: DeviceTensor, rows: number, paddingIndex = -1): DeviceTensor {
     return this.scatter(grad, ids, [rows, grad.shape[grad.shape.length - 1]], paddingIndex);
+  }
+
+  writeRows(table: DeviceTensor, ids: DeviceTensor, rows: DeviceTensor): void {
+    this.checkRows(table, ids, rows);
+    const [to, at, from] = [table, ids, rows].map((t) => this.raw(t));
+    this.gpu.check();
+    const { done, begun } = this.gpu.nothingLost();
+    this.gpu.each('writeRows', writeRowsKernel, [from, at, done], [to], [rows.size, sizeOf(table.shape.slice(1)), begun], rows.size);
   }
 
   private scatter(updates: DeviceTensor, ids: DeviceTensor, shape: readonly number[], padding: number): DeviceTensor {
@@ -680,16 +728,18 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
     const [g, w, m1, v1] = [grad, weight, m, v].map((t) => this.raw(t));
     const { magnitude } = o;
+    const whole = weight.size <= ADAMW_CHUNK;
     const step = (out: readonly Slot[]): void => {
       const { done, begun } = this.gpu.nothingLost();
-      const params = [weight.size, rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, begun];
-      this.gpu.each(`adamw ${magnitude}`, () => adamwKernel(magnitude), [g, done], [w, m1, v1, ...out], params, weight.size, ADAMW_CHUNK);
+      const params = [weight.size, rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, begun, ...(magnitude && whole ? [INFINITE, NAN] : [])];
+      this.gpu.each(`adamw ${magnitude}${magnitude && whole ? ' whole' : ''}`, () => adamwKernel(magnitude, whole), [g, done], [w, m1, v1, ...out], params, weight.size, ADAMW_CHUNK);
     };
     if (!magnitude) {
       this.gpu.check();
       step([]);
       return undefined;
     }
+    if (whole) return this.make([], (out) => step([out]));
     const count = Math.ceil(weight.size / ADAMW_CHUNK);
     return this.make([], (out) =>
       this.withScratch(2 * count, (parts) => {

@@ -11,7 +11,7 @@ import { SlimFitTrainer } from '../../../src/training/trainer';
 import { tinyBatch, tinyConfig } from '../../models/fixtures';
 
 test('size classes hold what is asked for, in steps of 256 bytes, and waste no more than a sixteenth of large ones', () => {
-  for (const bytes of [0, 1, 255, 256, 257, 4095, 4097, 70_001, 2 ** 20, 2 ** 20 + 4, 123_456_788]) {
+  for (const bytes of [0, 1, 255, 256, 257, 4095, 4097, 70_001, 2 ** 20, 2 ** 20 + 4, 123_456_788, 2 ** 31 - 4, 2 ** 31, 2 ** 32 - 4]) {
     const size = sizeClass(bytes);
     assert.ok(size >= bytes && size >= 256 && size % 256 === 0, `${bytes} → ${size}`);
     assert.equal(sizeClass(size), size);

@@ -28,10 +28,12 @@ export function runApart(file: string, args: readonly string[] = [], changes: No
   return { code: r.status, out: r.stdout, err: r.stderr };
 }
 
-/** The same on SwiftShader: the loader and its driver must be known before the process starts. */
+/** What a process needs to find SwiftShader: the loader and its driver must be known before it starts. Nothing chooses it yet. */
+export const SOFTWARE_VULKAN: NodeJS.ProcessEnv = { VK_ICD_FILENAMES: DRIVER, VK_DRIVER_FILES: DRIVER, LD_LIBRARY_PATH: [FOLDER, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':') };
+
+/** The same on SwiftShader. */
 export function onSoftwareVulkan(file: string, ...args: readonly string[]): Ran {
-  const libraries = [FOLDER, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':');
-  return runApart(file, args, { VK_ICD_FILENAMES: DRIVER, VK_DRIVER_FILES: DRIVER, LD_LIBRARY_PATH: libraries, SLIMFIT_WEBGPU_ADAPTER: 'software' });
+  return runApart(file, args, { ...SOFTWARE_VULKAN, SLIMFIT_WEBGPU_ADAPTER: 'software' });
 }
 
 /** One test of a TAP report. */

@@ -572,6 +572,17 @@ void densify(Call& c) {
   for (int64_t i = 0; i < c.size(0); i++) y[indices[i]] = values[i];
 }
 
+/** table[ids[i]] = rows[i], in place: nothing else looks at the table, ids are distinct. Elements are of 4 bytes. Inputs: table, ids, rows. */
+void writeRows(Call& c) {
+  char* table = c.in<char>(0);
+  const int32_t* ids = c.in<int32_t>(1);
+  const char* rows = c.in<char>(2);
+  const int64_t n = c.size(1);
+  if (n == 0) return;
+  const int64_t bytes = c.size(2) / n * 4;
+  for (int64_t i = 0; i < n; i++) std::memcpy(table + ids[i] * bytes, rows + i * bytes, bytes);
+}
+
 // ---- optimizer ------------------------------------------------------------------------------------------------------------------------
 
 /**
@@ -671,6 +682,8 @@ void defineAll() {
   define<decode4>("SlimfitDecode4", {"words: int32", "shape: int32", "step: float"}, {"y: float"});
   define<topK>("SlimfitTopK", {"x: float", "count: int32"}, {"values: float", "indices: int32"});
   define<densify>("SlimfitDensify", {"values: float", "indices: int32", "shape: int32"}, {"y: float"});
+  define<writeRows>("SlimfitWriteRows", {"table: float", "ids: int32", "rows: float"}, {});
+  define<writeRows>("SlimfitWriteRowsInt", {"table: int32", "ids: int32", "rows: int32"}, {});
   define<adamW>("SlimfitAdamW", {"weight: float", "m: float", "v: float", "grad: float", "options: float"}, {"magnitude: float"});
 }
 

@@ -19,12 +19,27 @@ const PARTIAL: Readonly<Record<UpdateMagnitude, string>> = {
       if (before != 0.0) { first += moved / abs(before); } else { second = max(second, select(1.0, 2.0, moved == 0.0)); }`,
 };
 
-/** params n, rate, beta1, rest1 (1 − β1), beta2, rest2, eps, decay, begun (batches begun: unless as many are done, the gradient may be of lost work, and nothing is updated). */
-export function adamwKernel(magnitude: UpdateMagnitude | undefined): Kernel {
+/** The magnitude from `a` and `b`, sums over all of the weight divided by n (but for the worst of `mean-relative`, which is no sum). */
+const RESULT: Readonly<Record<UpdateMagnitude, string>> = {
+  'relative-l2': 'y[0] = bitcast<u32>(sqrt(b / max(max(a, b), 1.17549435e-38)));',
+  'mean-relative': 'y[0] = select(select(bitcast<u32>(a), p.infinite, b == 1.0), p.nan, b == 2.0);',
+};
+
+/**
+ * params n, rate, beta1, rest1 (1 − β1), beta2, rest2, eps, decay, begun (batches begun: unless as many are done, the gradient may be of lost work, and nothing is updated).
+ * @param whole whether one workgroup has all of the weight, and gives the magnitude itself: params infinite, nan
+ */
+export function adamwKernel(magnitude: UpdateMagnitude | undefined, whole = false): Kernel {
+  const b = magnitude === 'relative-l2' ? 'sumAll(second, lid)' : 'maxAll(second, lid)';
+  const result = !magnitude
+    ? ''
+    : whole
+      ? `let a = sumAll(first, lid) / f32(p.n); let b = ${b}${magnitude === 'relative-l2' ? ' / f32(p.n)' : ''}; if (lid == 0u) { ${RESULT[magnitude]} }`
+      : `let a = sumAll(first, lid); let b = ${b}; if (lid == 0u) { parts[2u * part] = a; parts[2u * part + 1u] = b; }`;
   return {
-    params: ['n: u32', 'rate: f32', 'beta1: f32', 'rest1: f32', 'beta2: f32', 'rest2: f32', 'eps: f32', 'decay: f32', 'begun: u32'],
+    params: ['n: u32', 'rate: f32', 'beta1: f32', 'rest1: f32', 'beta2: f32', 'rest2: f32', 'eps: f32', 'decay: f32', 'begun: u32', ...(magnitude && whole ? ['infinite: u32', 'nan: u32'] : [])],
     reads: ['g: f32', 'done: u32'],
-    writes: ['w: f32', 'm: f32', 'v: f32', ...(magnitude ? ['parts: f32'] : [])],
+    writes: ['w: f32', 'm: f32', 'v: f32', ...(magnitude ? [whole ? 'y: u32' : 'parts: f32'] : [])],
     workgroup: 256,
     functions: magnitude ? SUM_ALL + MAX_ALL : '',
     body: `
@@ -48,7 +63,7 @@ export function adamwKernel(magnitude: UpdateMagnitude | undefined): Kernel {
       ${magnitude ? PARTIAL[magnitude] : ''}
     }
   }
-  ${magnitude ? `let a = sumAll(first, lid); let b = ${magnitude === 'relative-l2' ? 'sumAll' : 'maxAll'}(second, lid); if (lid == 0u) { parts[2u * part] = a; parts[2u * part + 1u] = b; }` : ''}`,
+  ${result}`,
   };
 }
 
@@ -67,12 +82,6 @@ export function magnitudeKernel(magnitude: UpdateMagnitude): Kernel {
   for (var k = lid; k < p.count; k += W) { first += parts[2u * k]; second = ${l2 ? 'second + parts[2u * k + 1u]' : 'max(second, parts[2u * k + 1u])'}; }
   let a = sumAll(first, lid) / p.n;
   let b = ${l2 ? 'sumAll(second, lid) / p.n' : 'maxAll(second, lid)'};
-  if (lid == 0u) {
-    ${
-      l2
-        ? 'let s = bitcast<u32>(sqrt(b / max(max(a, b), 1.17549435e-38))); y[0] = s;'
-        : 'y[0] = select(select(bitcast<u32>(a), p.infinite, b == 1.0), p.nan, b == 2.0);'
-    }
-  }`,
+  if (lid == 0u) { ${RESULT[magnitude]} }`,
   };
 }

@@ -1,5 +1,5 @@
-/** Rows added up by id, without a race and always in the same order: GPUs have no atomic addition of floats, and its order would differ from run to run. */
-import type { Kernel } from '../kernel';
+/** Rows by id: replaced, or added up without a race and always in the same order: GPUs have no atomic addition of floats, and its order would differ from run to run. */
+import { EACH, type Kernel } from '../kernel';
 
 /** Workgroups along the second dimension: update i is that of workgroup (…, i mod 2¹⁵, i div 2¹⁵). */
 export const SCATTER_GROUPS = 2 ** 15;
@@ -41,5 +41,18 @@ export function scatterAddKernel(): Kernel {
     }
   }
   if (column < p.width) { y[u32(id) * p.width + column] = sum; }`,
+  };
+}
+
+/** y[ids[i]] = x[i] for whole rows: params n (elements), width, begun (as for adamwKernel: after lost work nothing is replaced). Bits are copied, of whatever type. */
+export function writeRowsKernel(): Kernel {
+  return {
+    params: ['n: u32', 'width: u32', 'begun: u32'],
+    reads: ['x: u32', 'ids: i32', 'done: u32'],
+    writes: ['y: u32'],
+    workgroup: 256,
+    body: `  ${EACH}
+  if (done[0] != p.begun) { return; }
+  y[u32(ids[i / p.width]) * p.width + i % p.width] = x[i];`,
   };
 }

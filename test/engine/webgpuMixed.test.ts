@@ -1,0 +1,146 @@
+/** The kernels of mixed precision as Dawn reads them: on its null backend, which has the extension and computes nothing. What they compute is tested with an emulated unit (webgpu/mixed.ts). */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import { test } from 'node:test';
+import { createWebgpuEngine } from '../../src/engine/webgpu/createWebgpuEngine';
+import { loadDawn, openDevice } from '../../src/engine/webgpu/dawn';
+import { wgsl } from '../../src/engine/webgpu/kernel';
+import { matmulKey, type MatmulKind } from '../../src/engine/webgpu/kernels/matmul';
+import { mixedMatmulKernel, mixedThreads, rectangleOf } from '../../src/engine/webgpu/kernels/matmulMixed';
+import { type MatrixAdapter, matrixUnitOf, MIXED_TOGGLES, subgroupMatrices } from '../../src/engine/webgpu/matrixUnit';
+import { WebgpuEngine } from '../../src/engine/webgpu/webgpuEngine';
+import { SHAPES } from './webgpu/emulatedUnit';
+
+const FLAGS = ['backend=null', `enable-dawn-features=${MIXED_TOGGLES.join(',')}`];
+const FEATURES = ['shader-f16', 'subgroups', 'subgroup-size-control', 'chromium-experimental-subgroup-matrix'] as const;
+
+async function nullDevice(): Promise<GPUDevice> {
+  const adapter = await (await loadDawn(FLAGS)).requestAdapter();
+  assert.ok(adapter);
+  return adapter.requestDevice({ requiredFeatures: FEATURES as unknown as GPUFeatureName[] });
+}
+
+/** The null backend has 16 KiB of workgroup memory, a device with matrix units 32 at least: that alone may be complained about. */
+const NEEDS = /^The total use of workgroup storage \((\d+) bytes\) is larger than the maximum allowed \(16384 bytes\)/;
+
+/** What Dawn says of a kernel: of its text, and of the pipeline. */
+async function complaints(device: GPUDevice, code: string): Promise<string[]> {
+  device.pushErrorScope('validation');
+  const module = device.createShaderModule({ code });
+  const { messages } = await module.getCompilationInfo();
+  const text = await device.popErrorScope();
+  const said = messages.map((m) => `${m.type} in line ${m.lineNum}: ${m.message}`);
+  if (text) return [...said, text.message];
+  device.pushErrorScope('validation');
+  device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } });
+  const pipeline = await device.popErrorScope();
+  const needs = Number(NEEDS.exec(pipeline?.message ?? '')?.[1] ?? Infinity);
+  return pipeline && needs > 32_768 ? [...said, pipeline.message] : said;
+}
+
+const bools = [false, true];
+const KINDS: readonly MatmulKind[] = ([64, 128] as const).flatMap((tile) =>
+  bools.flatMap((transposeA) => bools.flatMap((transposeB) => bools.flatMap((vectorA) => bools.flatMap((vectorB) => bools.flatMap((vectorOut) => bools.map((bias): MatmulKind => ({ tile, transposeA, transposeB, vectorA, vectorB, vectorOut, bias }))))))),
+);
+
+for (const [maker, shape] of Object.entries(SHAPES))
+  test(`every kernel of mixed precision compiles for matrix units like those of ${maker}, without an error or a warning`, async () => {
+    const device = await nullDevice();
+    for (const pinned of bools) {
+      const unit = subgroupMatrices(shape, pinned);
+      for (const kind of KINDS) assert.deepEqual(await complaints(device, wgsl(mixedMatmulKernel(kind, unit))), [], `${matmulKey(kind)} ${maker}`);
+    }
+    device.destroy();
+  });
+
+test('a kernel whose text is wrong does not compile: in its types, its majorness, its control flow, and where the device was opened without the extension', async () => {
+  const device = await nullDevice();
+  const code = wgsl(mixedMatmulKernel(KINDS.at(-1)!, subgroupMatrices(SHAPES.nvidia, true)));
+  const spoilt: readonly [RegExp, string][] = [
+    [/subgroup_matrix_left<f16, 16, 16>/, 'subgroup_matrix_left<f16, 8, 16>'],
+    [/row_major/, 'row_first'],
+    [/array<Halves, /, 'array<vec4u, '],
+    [/let row = sg/, 'let row = lid'],
+    [/enable f16;/, ''],
+  ];
+  assert.deepEqual(await complaints(device, code), []);
+  for (const [from, to] of spoilt) {
+    assert.match(code, from);
+    assert.notDeepEqual(await complaints(device, code.replace(from, to)), [], String(from));
+  }
+  device.destroy();
+  const plain = (await openDevice('hardware', ['backend=null'])).device;
+  assert.match((await complaints(plain, code)).join(), /not allowed/);
+  plain.destroy();
+});
+
+test('a rectangle of a subgroup is a whole number of matrices, and the rectangles make up the tile', () => {
+  for (const shape of Object.values(SHAPES))
+    for (const tile of [64, 128]) {
+      const { rows, columns } = rectangleOf(tile, shape)!;
+      assert.ok(rows % shape.M === 0 && columns % shape.N === 0 && tile % rows === 0 && tile % columns === 0, `${tile} ${rows}×${columns}`);
+      assert.equal((tile / rows) * (tile / columns), mixedThreads(tile) / shape.lanes);
+    }
+  assert.deepEqual(rectangleOf(128, SHAPES.nvidia), { rows: 64, columns: 32 });
+});
+
+const F16 = { componentType: 'f16', resultComponentType: 'f32' };
+const NVIDIA: MatrixAdapter = {
+  features: new Set<string>(FEATURES),
+  limits: { maxComputeWorkgroupStorageSize: 49_152, maxComputeInvocationsPerWorkgroup: 1024 },
+  info: { subgroupMinSize: 32, subgroupMaxSize: 32, subgroupMatrixConfigs: [{ ...F16, resultComponentType: 'f16', M: 16, N: 16, K: 16 }, { ...F16, M: 16, N: 8, K: 16 }, { ...F16, M: 16, N: 16, K: 16 }, { componentType: 'u8', resultComponentType: 'u32', M: 16, N: 16, K: 32 }] },
+};
+
+test('of an adapter’s matrix units the largest is taken that sums in float32, with the features that it needs; else the reason is told', () => {
+  const found = matrixUnitOf(NVIDIA);
+  assert.ok('unit' in found);
+  const { M, N, K, lanes, attributes } = found.unit;
+  assert.deepEqual([M, N, K, lanes, attributes], [16, 16, 16, 32, '']);
+  assert.ok(!found.features.includes('subgroup-size-control'));
+  const intel = matrixUnitOf({ ...NVIDIA, info: { subgroupMinSize: 16, subgroupMaxSize: 32, subgroupMatrixConfigs: [{ ...F16, M: 8, N: 16, K: 16 }] } });
+  assert.ok('unit' in intel);
+  assert.deepEqual([intel.unit.M, intel.unit.attributes, intel.features.includes('subgroup-size-control')], [8, '@subgroup_size(16)', true]);
+  const apple = [{ componentType: 'f32', resultComponentType: 'f32', M: 8, N: 8, K: 8 }, { ...F16, resultComponentType: 'f16', M: 8, N: 8, K: 8 }];
+  for (const [changes, why] of [
+    [{ features: new Set(['subgroups']) }, /no shader-f16, chromium-experimental-subgroup-matrix/],
+    [{ info: { ...NVIDIA.info, subgroupMatrixConfigs: apple } }, /8×8×8 f16→f16/],
+    [{ info: { ...NVIDIA.info, subgroupMatrixConfigs: undefined } }, /names no sizes/],
+    [{ features: new Set<string>(FEATURES.filter((f) => f !== 'subgroup-size-control')), info: { ...NVIDIA.info, subgroupMinSize: 16 } }, /16 to 32 threads/],
+    [{ limits: { ...NVIDIA.limits, maxComputeWorkgroupStorageSize: 16_384 } }, /16 KiB/],
+  ] as const) {
+    const none = matrixUnitOf({ ...NVIDIA, ...changes });
+    assert.ok('why' in none && why.test(none.why), JSON.stringify(none));
+  }
+});
+
+test('a mixed engine records its products and the sums of their slices without a complaint of Dawn', async () => {
+  const opened = { device: await nullDevice(), name: 'null', kind: 'hardware' as const, matrix: subgroupMatrices(SHAPES.nvidia, true) };
+  const e = new WebgpuEngine(opened);
+  assert.equal(e.precision, 'mixed');
+  const [x, w, b] = [e.full([4096, 768], 1), e.full([64, 768], 1), e.full([64], 1)];
+  const y = e.linear(x, w, b);
+  const made = [y, e.linearGradWeight(y, x), e.matmul(w, x, { transposeB: true })];
+  const before = e.counts().dispatches;
+  e.free(e.linearGradWeight(y, x));
+  assert.equal(e.counts().dispatches - before, 2, 'a product in slices, and their sum');
+  await e.read(made[2]);
+  e.free(x, w, b, ...made);
+  assert.equal(e.memory().tensors, 0);
+  e.dispose();
+});
+
+test('a device without matrix units computes in float32, and says so once', () => {
+  const root = path.resolve(__dirname, '../..');
+  const script = `(async () => { const { createWebgpuEngine } = require(${JSON.stringify(path.join(root, 'src/engine/webgpu/createWebgpuEngine.ts'))});
+    for (let i = 0; i < 2; i++) { const e = await createWebgpuEngine({ adapter: 'hardware', precision: 'mixed', dawn: ['backend=null'] }); console.log(e.precision, e.device); e.dispose(); } process.exit(0); })();`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', '-e', script], { cwd: root, encoding: 'utf8' });
+  assert.match(stdout, /^(float32 GPU \(WebGPU, null-backend.*\)\n){2}$/, stderr);
+  assert.match(stderr, /^slimfit: null-backend.* computes in float32, not in mixed precision, since its matrix units do not add products of float16 up in float32 \(it names no sizes\)\n$/);
+});
+
+test('a mixed engine is only made when it is asked for', async () => {
+  const e = await createWebgpuEngine({ adapter: 'hardware', dawn: ['backend=null'] });
+  assert.equal(e.precision, 'float32');
+  e.dispose();
+});
