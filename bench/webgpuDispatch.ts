@@ -1,6 +1,6 @@
 /**
  * What the WebGPU engine costs on the CPU, on Dawn's null device, which computes nothing: processor time of bare calls into Dawn (the floor), of a chain of small operations, and of whole training steps of a
- * BERT with BERT-base's 12 layers and 12 heads, so that a step has as many dispatches as one of BERT-base. Each is measured with buffers and bind groups made each time, with them
+ * BERT with BERT-base's 12 layers and 12 heads, so that a step has about as many dispatches as one of BERT-base. Each is measured with buffers and bind groups made each time, with them
  * found again, and with commands that go nowhere, which leaves JavaScript alone. One JSON line each.
  *
  *   npm run bench:dispatch [-- --rounds 60]
