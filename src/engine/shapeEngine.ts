@@ -227,7 +227,7 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     const [B, T, H] = grad.shape;
     if (!this.streamsAttention(H / heads)) return super.attentionGrad(...args);
     return this.scope(() => {
-      // Signed codes of 8 bits are read as they are.
+      // Signed codes of 8 bits are read as they are. A device of less than 11 buffers a kernel has some of those with steps decoded too, which is not counted here.
       for (const x of [q, k, dq || dk ? v : undefined]) if (x && 'encoding' in x && !['q3.4', 'q7.0', 'q8-row'].includes(x.encoding)) this.decode(x);
       if (dk || dv) this.like([B * heads, T, 4]);
       const like = (wanted: boolean) => (wanted ? this.like(grad.shape) : undefined);
