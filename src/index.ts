@@ -24,6 +24,7 @@ export type {
   LossResult,
   MatmulOptions,
   MemoryReport,
+  NormalizedCodes,
   Precision,
   RandomKey,
   RowScaled,

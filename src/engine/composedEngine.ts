@@ -18,6 +18,7 @@ import {
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
+  type NormalizedCodes,
   type RandomKey,
   type RowScaled,
   type RowStats,
@@ -160,6 +161,17 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     return this.scope(() => this.layerNormGradInput(grad, this.densify(normalized), rstd, weight));
   }
 
+  layerNormGradInputEncoded(grad: DeviceTensor, normalized: EncodedTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.layerNormGradInput(grad, this.decode(normalized), rstd, weight));
+  }
+
+  normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
+    return this.scope(() => {
+      const stats = this.rowStats(x, eps);
+      return { encoded: this.encode(this.normalize(x, stats), encoding), rstd: stats.rstd };
+    });
+  }
+
   // ---- attention ------------------------------------------------------------------------------------------------------------
   splitHeads(x: DeviceTensor, heads: number): DeviceTensor {
     const [B, T, H] = x.shape;
@@ -282,6 +294,10 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
     const { encoding, steps } = x;
     if (!isRowScaled(encoding)) return this.unpack({ ...x, encoding });
     return this.scope(() => this.reshape(this.mul(this.unpack({ ...x, encoding: ROW_SCALED[encoding].codes, shape: [steps!.size, sizeOf(x.shape) / steps!.size] }), steps!), x.shape));
+  }
+
+  decodeAffine(x: EncodedTensor, weight: DeviceTensor, bias: DeviceTensor): DeviceTensor {
+    return this.scope(() => this.add(this.mul(this.decode(x), weight), bias));
   }
 
   densify(x: SparseTensor): DeviceTensor {

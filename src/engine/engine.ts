@@ -15,7 +15,7 @@
 export type EngineName = 'tensorflow' | 'wasm' | 'cpu' | 'webgpu';
 
 /**
- * In what matrix products are computed. `mixed`: operands are rounded to float16 (11 bits, up to 65,504), products summed in float32, results float32. Everything else, and all that is stored, is float32 in either.
+ * In what matrix products are computed. `mixed`: operands are rounded to float16 (11 bits, up to 65,504), products summed in float32, results float32. Everything else, and all that is stored, is float32 in either, and so is attention where an engine streams it.
  */
 export type Precision = 'float32' | 'mixed';
 
@@ -143,6 +143,13 @@ export interface RandomKey {
 export interface RowStats {
   readonly mean: DeviceTensor;
   /** 1/sqrt(variance + eps). */
+  readonly rstd: DeviceTensor;
+}
+
+/** Normalised rows in codes. */
+export interface NormalizedCodes {
+  readonly encoded: EncodedTensor;
+  /** As of `RowStats`. */
   readonly rstd: DeviceTensor;
 }
 
@@ -315,6 +322,10 @@ export interface Engine {
   layerNormGradWeight(grad: DeviceTensor, normalized: DeviceTensor): DeviceTensor;
   /** The same input gradient, from a sparse ŷ. */
   layerNormGradInputSparse(grad: DeviceTensor, normalized: SparseTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor;
+  /** The same input gradient, from a packed ŷ. */
+  layerNormGradInputEncoded(grad: DeviceTensor, normalized: EncodedTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor;
+  /** ŷ of x [..., H] in codes, and 1/sqrt(var + eps) of each row as [N, 1]. */
+  normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes;
 
   // ---- attention, per head: q, k, v [B, A, T, d] ----------------------------------------------------------------------------
   /** [B, T, H] → [B, A, T, d]. */
@@ -364,6 +375,8 @@ export interface Engine {
   encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor;
   /** float32, of the original shape; equal to the bit on every engine. */
   decode(x: EncodedTensor): DeviceTensor;
+  /** The values times `weight` plus `bias`, both [H] over the last dimension. */
+  decodeAffine(x: EncodedTensor, weight: DeviceTensor, bias: DeviceTensor): DeviceTensor;
   /** The `count` elements of largest absolute value of the whole tensor; of equal ones, those of lower index first. */
   topK(x: DeviceTensor, count: number): SparseTensor;
   /** The dense tensor, zero where nothing was kept. */

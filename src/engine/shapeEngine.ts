@@ -6,7 +6,7 @@ import { InvalidArgumentError } from '../errors';
 import { broadcast } from './baseEngine';
 import { payloadBytes } from './codes';
 import { ComposedEngine, type FixedPointTensor } from './composedEngine';
-import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, type DeviceTensor, type DType, type EncodedTensor, type EngineName, type FixedPoint, type LossResult, type MatmulOptions, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
+import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, type DeviceTensor, type DType, type EncodedTensor, type EngineName, type FixedPoint, type LossResult, type MatmulOptions, type NormalizedCodes, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
 
 /**
  * Whose temporaries: `fused` is TensorFlow on a CPU with our kernels, `tensorflow` TensorFlow's own operations (as on a GPU), `composed` the wasm and cpu engines, `webgpu` our kernels on a GPU, which
@@ -167,8 +167,8 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     return this.fused ? this.like(grad.shape) : super.geluGrad(grad, x);
   }
   override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
-    if (this.webgpu && !(x.encoding in ROW_SCALED)) return this.like(grad.shape);
-    if (x.encoding !== 'q2.1' || !this.tensorflow || this.webgpu) return super.geluGradEncoded(grad, x);
+    if (this.webgpu) return this.like(grad.shape);
+    if (x.encoding !== 'q2.1' || !this.tensorflow) return super.geluGradEncoded(grad, x);
     return this.fused ? this.like(grad.shape) : this.scope(() => this.mul(grad, this.like(grad.shape)));
   }
   override dropout(...args: Parameters<ComposedEngine<undefined>['dropout']>): DeviceTensor {
@@ -227,11 +227,23 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     const [B, T, H] = grad.shape;
     if (!this.streamsAttention(H / heads)) return super.attentionGrad(...args);
     return this.scope(() => {
-      for (const x of [q, k, dq || dk ? v : undefined]) if (x && 'encoding' in x) this.decode(x);
+      // Signed codes of 8 bits are read as they are. A device of less than 11 buffers a kernel has some of those with steps decoded too, which is not counted here.
+      for (const x of [q, k, dq || dk ? v : undefined]) if (x && 'encoding' in x && !['q3.4', 'q7.0', 'q8-row'].includes(x.encoding)) this.decode(x);
       if (dk || dv) this.like([B * heads, T, 4]);
       const like = (wanted: boolean) => (wanted ? this.like(grad.shape) : undefined);
       return { dq: like(dq), dk: like(dk), dv: like(dv) };
     });
+  }
+  override layerNormGradInputEncoded(...args: Parameters<ComposedEngine<undefined>['layerNormGradInputEncoded']>): DeviceTensor {
+    return this.webgpu ? this.like(args[0].shape) : super.layerNormGradInputEncoded(...args);
+  }
+  override normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
+    const width = x.shape[x.shape.length - 1];
+    if (!this.webgpu || !(encoding in ROW_SCALED) || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
+    return { encoded: this.encode(x, encoding), rstd: this.like([x.size / width, 1]) };
+  }
+  override decodeAffine(...args: Parameters<ComposedEngine<undefined>['decodeAffine']>): DeviceTensor {
+    return this.webgpu ? this.like(args[0].shape) : super.decodeAffine(...args);
   }
   override encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
     if (!this.webgpu || !(encoding in ROW_SCALED)) return super.encode(x, encoding);

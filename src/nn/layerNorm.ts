@@ -29,17 +29,18 @@ export class LayerNorm {
 
     if (code !== undefined) {
       const { kept, rstd } = engine.scope(() => {
-        const stats = engine.rowStats(x.tensor, backwardEps);
-        const kept = tape.keep(engine.normalize(x.tensor, stats), { ...reason, what: 'normalised values' }, code);
-        return { kept, rstd: tape.keep(stats.rstd, { ...reason, what: 'row statistics' }) };
+        const { encoded, rstd } = engine.normalizeEncoded(x.tensor, backwardEps, code);
+        const kept = tape.keepEncoded(encoded, { ...reason, what: 'normalised values' }, () => engine.normalize(x.tensor, engine.rowStats(x.tensor, backwardEps)));
+        return { kept, rstd: tape.keep(rstd, { ...reason, what: 'row statistics' }) };
       });
       // Backward comes to this LayerNorm after all that reads its output: w and b are still those of forward then.
-      tape.offerCodes(out.tensor, kept, (y) => engine.add(engine.mul(y, weight.data), bias.data));
+      tape.offerCodes(out.tensor, kept, (y) => engine.decodeAffine(y, weight.data, bias.data));
       tape.record(out, [x], [weight, bias], (g) => {
-        const y = kept.load();
+        const y = weight.trains ? kept.load() : undefined;
         if (bias.trains) tape.accumulate(bias, engine.biasGrad(g));
-        const dx = x.needsGrad ? engine.layerNormGradInput(g, y, rstd.load(), weight.data) : undefined;
-        if (weight.trains) tape.accumulate(weight, engine.layerNormGradWeight(g, y));
+        const gradInput = () => (y ? engine.layerNormGradInput(g, y, rstd.load(), weight.data) : engine.layerNormGradInputEncoded(g, kept.encoded, rstd.load(), weight.data));
+        const dx = x.needsGrad ? gradInput() : undefined;
+        if (y) tape.accumulate(weight, engine.layerNormGradWeight(g, y));
         return [dx];
       });
       return out;

@@ -64,10 +64,10 @@ interface Holding {
   readonly layer: string;
 }
 
-/** Codes that are kept, and what turns their values into those of a tensor: nothing where they are its own. */
+/** Codes that are kept, and what turns them into the values of a tensor: nothing where they are its own. */
 interface Codes {
   readonly encoded: EncodedTensor;
-  readonly from?: (values: DeviceTensor) => DeviceTensor;
+  readonly from?: (codes: EncodedTensor) => DeviceTensor;
 }
 
 const codesKey = (tensor: DeviceTensor, encoding: CodeEncoding) => `${tensor.storageId} ${encoding} ${tensor.shape.join()}`;
@@ -150,6 +150,14 @@ export class Tape {
     return this.note({ ...reason, encoding: encoding === 'float32' ? tensor.dtype : encoding, shape: tensor.shape, padding }, kept, encoding === 'float32' ? undefined : tensor);
   }
 
+  /** As `keep`, of codes that an operation has made; they are taken over. @param original gives the tensor that was encoded, for measuring */
+  keepEncoded(codes: EncodedTensor, reason: KeepReason, original: () => DeviceTensor): KeptEncoded {
+    const { engine } = this;
+    const { kept, padding } = this.takeOver(codes);
+    const entry = { ...reason, encoding: codes.encoding, shape: codes.shape, padding };
+    return this.measuring ? engine.scope(() => this.note(entry, kept, original())) : this.note(entry, kept);
+  }
+
   /**
    * As `keep`, for a tensor that several parts read: codes that one of them keeps already, or that give its values (`offerCodes`), serve the others too and count for the first.
    */
@@ -167,13 +175,13 @@ export class Tape {
     const encoded: EncodedTensor = { ...there.encoded, words: own(there.encoded.words), ...(there.encoded.steps && { steps: own(there.encoded.steps) }) };
     const kept: Kept = {
       tensors: encoded.steps ? [encoded.words, encoded.steps] : [encoded.words],
-      load: () => (from ? engine.scope(() => from(engine.decode(encoded))) : engine.decode(encoded)),
+      load: () => (from ? engine.scope(() => from(encoded)) : engine.decode(encoded)),
     };
     return this.note({ ...reason, encoding, shape: tensor.shape, padding: 0 }, kept, tensor);
   }
 
   /** Says that what was kept gives the values of another tensor too, by `from`: until backward, `keepShared` of that tensor under the same encoding keeps nothing more. */
-  offerCodes(tensor: DeviceTensor, { encoded }: KeptEncoded, from: (values: DeviceTensor) => DeviceTensor): void {
+  offerCodes(tensor: DeviceTensor, { encoded }: KeptEncoded, from: (codes: EncodedTensor) => DeviceTensor): void {
     this.codes.set(codesKey(tensor, encoded.encoding), { encoded, from });
   }
 
@@ -208,7 +216,12 @@ export class Tape {
       const held = engine.share(tensor, 'activations');
       return { kept: { tensors: [held], load: () => engine.share(held) }, padding: 0 };
     }
-    const fresh = engine.encode(tensor, encoding);
+    return this.takeOver(engine.encode(tensor, encoding));
+  }
+
+  /** Fresh codes as they are kept. */
+  private takeOver(fresh: EncodedTensor): { kept: KeptEncoded; padding: number } {
+    const { engine } = this;
     const own = (t: DeviceTensor) => {
       const held = engine.share(t, 'activations');
       engine.free(t);

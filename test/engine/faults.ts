@@ -3,8 +3,8 @@ import type { Engine } from '../../src/engine/engine';
 
 const OPERATIONS = [
   'upload', 'full', 'read', 'write', 'add', 'sub', 'mul', 'div', 'affine', 'abs', 'sqrt', 'exp', 'log', 'tanh', 'erf', 'sum', 'mean', 'max', 'matmul', 'transpose', 'slice', 'concat', 'gather', 'scatterAdd', 'linear', 'linearGradInput',
-  'linearGradWeight', 'biasGrad', 'gelu', 'geluGrad', 'geluGradEncoded', 'tanhGrad', 'layerNorm', 'rowStats', 'normalize', 'layerNormGradInput', 'layerNormGradWeight', 'layerNormGradInputSparse', 'splitHeads', 'mergeHeads', 'attentionProbs',
-  'softmax', 'softmaxGrad', 'embeddingGrad', 'dropout', 'crossEntropy', 'meanSquaredError', 'encode', 'decode', 'topK', 'densify', 'adamwStep',
+  'linearGradWeight', 'biasGrad', 'gelu', 'geluGrad', 'geluGradEncoded', 'tanhGrad', 'layerNorm', 'rowStats', 'normalize', 'layerNormGradInput', 'layerNormGradWeight', 'layerNormGradInputSparse', 'layerNormGradInputEncoded', 'normalizeEncoded', 'splitHeads', 'mergeHeads', 'attentionProbs',
+  'softmax', 'softmaxGrad', 'attention', 'attentionGrad', 'embeddingGrad', 'dropout', 'crossEntropy', 'meanSquaredError', 'encode', 'decode', 'decodeAffine', 'topK', 'densify', 'adamwStep',
 ] as const satisfies readonly (keyof Engine)[];
 
 /** What an engine's operations are watched with. */

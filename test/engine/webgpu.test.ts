@@ -16,7 +16,7 @@ async function report(t: TestContext, { out, err }: Ran, least: number): Promise
 }
 
 for (const [suite, least] of [
-  ['contract', 29],
+  ['contract', 31],
   ['kernels', 19],
   ['memory', 9],
   ['choice', 5],
@@ -65,5 +65,5 @@ test('WebGPU on the GPU of this machine: contract, kernels and mixed precision',
   } catch (error) {
     return t.skip((error as Error).message);
   }
-  for (const [suite, least] of [['contract', 29], ['kernels', 19], ['mixed', 11]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
+  for (const [suite, least] of [['contract', 31], ['kernels', 19], ['mixed', 11]] as const) await report(t, runApart(`test/engine/webgpu/${suite}.ts`, [], { SLIMFIT_WEBGPU_ADAPTER: 'hardware' }), least);
 });

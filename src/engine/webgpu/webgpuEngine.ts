@@ -17,10 +17,12 @@ import {
   type DeviceTensor,
   type DType,
   type EncodedTensor,
+  FIXED_POINT,
   type FixedPoint,
   type LossResult,
   type MatmulOptions,
   type MemoryReport,
+  type NormalizedCodes,
   type Precision,
   type RandomKey,
   ROW_SCALED,
@@ -35,14 +37,14 @@ import type { Kernel } from './kernel';
 import type { MatrixUnit } from './matrixUnit';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
-import { decodeFunction, encodeKernel, stepsKernel } from './kernels/codes';
+import { decodeFunction, ENCODE_THREADS, encodeKernel, encodeLanes, encodeRowsKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
 import { ERF, EXP, GELU, LOG, RANDOM_BITS, TANH } from './kernels/mathFunctions';
 import { matmulKernel, matmulKey, type MatmulKind, matmulPlan, sumSlices } from './kernels/matmul';
 import { mixedMatmulKernel, mixedPlan } from './kernels/matmulMixed';
 import { type Operand, reduceColumns, type ReduceOp, reduceRows, reduceThread } from './kernels/reduce';
-import { layerNormGradKernel, layerNormKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
+import { type LayerNormCodes, layerNormGradKernel, layerNormKernel, normalizeEncodeKernel, rowStatsKernel, rowWorkgroup, softmaxGradKernel, softmaxKernel } from './kernels/rows';
 import { SCATTER_GROUPS, scatterAddKernel, writeRowsKernel } from './kernels/scatter';
 import { TOPK_BLOCK, TOPK_PASSES, topKBlocks, topKCount, topKPick, topKScan, topKStart, topKWrite } from './kernels/topK';
 
@@ -58,6 +60,9 @@ const SCALARS = 7;
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
 
+/** The fixed-point codes that an encoding is made of. */
+const codesOf = (encoding: CodeEncoding): FixedPoint => (encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint));
+
 /** Random bits below it drop an element. */
 const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
 
@@ -69,9 +74,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   private readonly gpu: Gpu;
   private disposed = false;
   private readonly matrix: MatrixUnit | undefined;
+  /** How many buffers a kernel may have: 8 on every device, more on most. */
+  private readonly mostBuffers: number;
 
   constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
+    this.mostBuffers = opened.device.limits.maxStorageBuffersPerShaderStage;
     this.gpu = new Gpu(opened, options);
     this.matrix = opened.matrix;
     this.precision = opened.matrix ? 'mixed' : 'float32';
@@ -424,11 +432,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     return this.chain('geluGrad', grad.shape, () => ['g[i] * geluSlope(x[i])', GELU], { g: grad, x });
   }
   override geluGradEncoded(grad: DeviceTensor, x: EncodedTensor): DeviceTensor {
-    const { encoding } = x;
-    if (encoding in ROW_SCALED) return super.geluGradEncoded(grad, x);
+    const { encoding, words, steps } = x;
     this.checkSizes('gradient of GELU', sizeOf(x.shape), grad);
-    const make = (): Kernel => elementwise('g[i] * geluSlope(decoded(i))', ['g: f32', 'words: u32'], ['half: u32'], GELU + decodeFunction(encoding as FixedPoint));
-    return this.make(grad.shape, (out) => this.gpu.each(`geluGrad ${encoding}`, make, [this.raw(grad), this.raw(x.words)], [out], [grad.size, Math.ceil(grad.size / 2)], grad.size));
+    const make = (): Kernel =>
+      elementwise(`g[i] * geluSlope(decoded(i)${steps ? ' * steps[i / p.width]' : ''})`, ['g: f32', 'words: u32', ...(steps ? ['steps: f32'] : [])], ['half: u32', 'width: u32'], GELU + decodeFunction(codesOf(encoding)));
+    const reads = [grad, words, ...(steps ? [steps] : [])].map((t) => this.raw(t));
+    return this.make(grad.shape, (out) => this.gpu.each(`geluGrad ${encoding}`, make, reads, [out], [grad.size, Math.ceil(grad.size / 2), steps ? grad.size / steps.size : 1], grad.size));
   }
   override tanhGrad(grad: DeviceTensor, y: DeviceTensor): DeviceTensor {
     this.checkSizes('gradient of tanh', grad.size, y);
@@ -472,6 +481,29 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     this.checkSizes('gradient of a layer norm', grad.size, normalized);
     const H = grad.shape[grad.shape.length - 1];
     return this.make([H], (out) => this.reduce('sum', 'x·y', [this.raw(grad), this.raw(normalized)], 1, grad.size / H, H, 1, out));
+  }
+
+  override layerNormGradInputEncoded(grad: DeviceTensor, normalized: EncodedTensor, rstd: DeviceTensor, weight: DeviceTensor): DeviceTensor {
+    const { words, steps } = normalized;
+    const width = grad.shape[grad.shape.length - 1];
+    this.checkSizes('gradient of a layer norm', grad.size / width, rstd, ...(steps ? [steps] : []));
+    this.checkSizes('gradient of a layer norm', width, weight);
+    if (sizeOf(normalized.shape) !== grad.size) throw new ShapeError(`gradient of a layer norm: codes of shape [${normalized.shape}] for a gradient of [${grad.shape}]`);
+    const codes: LayerNormCodes = { encoding: codesOf(normalized.encoding), steps: steps !== undefined };
+    const reads = [grad, words, ...(steps ? [steps] : []), rstd, weight];
+    return this.make(grad.shape, (out) => this.rowwise(`layerNormGrad ${codes.encoding}${codes.steps ? ' steps' : ''}`, (w) => layerNormGradKernel(w, codes), reads, [out], grad, Math.ceil(grad.size / 2)));
+  }
+  override normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
+    const width = x.shape[x.shape.length - 1];
+    // No word may have codes of two rows.
+    if (!(encoding in ROW_SCALED) || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
+    const { codes, hi } = ROW_SCALED[encoding as RowScaled];
+    return this.scope(() => {
+      const words = this.make([x.size / 4], () => {}, 'int32');
+      const [steps, rstd] = [0, 1].map(() => this.make([x.size / width, 1], () => {}));
+      this.rowwise(`normalizeEncode ${codes}`, (w) => normalizeEncodeKernel(codes, w), [x], [words, steps, rstd].map((t) => this.raw(t)), x, eps, hi);
+      return { encoded: { encoding, shape: x.shape, words, payloadBytes: x.size, steps }, rstd };
+    });
   }
 
   // ---- attention --------------------------------------------------------------------------------------------------------------
@@ -525,7 +557,13 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const { dq: wantsQ, dk, dv } = wanted;
     if (!(wantsQ || dk || dv)) return {};
     return this.scope(() => {
-      const [ofQ, ofK, ofV] = [q, k, wantsQ || dk ? v : undefined].map((x) => (x ? this.attentionOperand(x, grad) : undefined));
+      // Beside the operands: the gradient, the rows, dk and dv, a mask.
+      let room = this.mostBuffers - 7 - masks.length;
+      const [ofQ, ofK, ofV] = [q, k, wantsQ || dk ? v : undefined].map((x) => {
+        const of = x && this.attentionOperand(x, grad, room > 0);
+        if (of) room -= of.slots.length - 1;
+        return of;
+      });
       const gradKind: AttentionGradKind = { ...kind, q: ofQ!.form, k: ofK!.form, v: ofV?.form };
       const key = attentionGradKey(gradKind);
       const g = this.raw(grad);
@@ -543,13 +581,16 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     });
   }
 
-  /** An operand of attention's backward as its kernels read it. */
-  private attentionOperand(x: AttentionOperand, like: DeviceTensor): { readonly form: OperandForm; readonly slots: readonly Slot[] } {
+  /** An operand of attention's backward as its kernels read it: signed 8-bit codes as they are, others decoded, also those for whose steps a kernel has no buffer left. */
+  private attentionOperand(x: AttentionOperand, like: DeviceTensor, takesSteps: boolean): { readonly form: OperandForm; readonly slots: readonly Slot[] } {
     if (!('encoding' in x)) {
       this.checkSizes('gradient of attention', like.size, x);
       return { form: 'f32', slots: [this.raw(x)] };
     }
-    return { form: 'f32', slots: [this.raw(this.decode(x))] };
+    if (sizeOf(x.shape) !== like.size) throw new ShapeError(`gradient of attention: codes of shape [${x.shape}] for a gradient of [${like.shape}]`);
+    const { bits, lo, scale } = FIXED_POINT[codesOf(x.encoding)];
+    if (bits !== 8 || lo >= 0 || (x.steps && !takesSteps)) return { form: 'f32', slots: [this.raw(this.decode(x))] };
+    return { form: { scale, steps: x.steps !== undefined }, slots: [x.words, ...(x.steps ? [x.steps] : [])].map((t) => this.raw(t)) };
   }
 
   // ---- dropout ----------------------------------------------------------------------------------------------------------------
@@ -602,9 +643,18 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   override encode(x: DeviceTensor, encoding: CodeEncoding): EncodedTensor {
     if (!(encoding in ROW_SCALED)) return this.pack(x, encoding as FixedPoint);
     const { codes, hi } = ROW_SCALED[encoding as RowScaled];
+    const width = x.shape[x.shape.length - 1];
+    const shape = [x.size / width, 1];
     return this.scope(() => {
-      const steps = this.make([x.size / x.shape[x.shape.length - 1], 1], (out) => this.rowwise('steps', stepsKernel, [x], [out], x, hi));
-      return { ...this.packed(x, codes, steps), encoding, steps };
+      if (width % 4 !== 0) {
+        const steps = this.make(shape, (out) => this.rowwise('steps', stepsKernel, [x], [out], x, hi));
+        return { ...this.packed(x, codes, steps), encoding, steps };
+      }
+      // No word has codes of two rows.
+      const [words, steps] = [this.make([x.size / 4], () => {}, 'int32'), this.make(shape, () => {})];
+      const lanes = encodeLanes(width);
+      this.gpu.each(`encode rows ${codes} ${lanes}`, () => encodeRowsKernel(codes, lanes), [this.raw(x)], [words, steps].map((t) => this.raw(t)), [shape[0], width / 4, hi], shape[0], ENCODE_THREADS / lanes);
+      return { encoding, shape: x.shape, words, payloadBytes: x.size, steps };
     });
   }
 
@@ -621,6 +671,16 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
 
   override decode(x: EncodedTensor): DeviceTensor {
     return x.encoding in ROW_SCALED ? this.unpacked(x, ROW_SCALED[x.encoding as RowScaled].codes, x.steps) : this.unpacked(x, x.encoding as FixedPoint);
+  }
+
+  override decodeAffine(x: EncodedTensor, weight: DeviceTensor, bias: DeviceTensor): DeviceTensor {
+    const { words, steps, shape } = x;
+    const [n, width] = [sizeOf(shape), shape[shape.length - 1]];
+    this.checkSizes('decodeAffine', width, weight, bias);
+    const make = (): Kernel =>
+      elementwise(`decoded(i)${steps ? ' * steps[i / p.width]' : ''} * weight[i % p.width] + bias[i % p.width]`, ['words: u32', ...(steps ? ['steps: f32'] : []), 'weight: f32', 'bias: f32'], ['half: u32', 'width: u32'], decodeFunction(codesOf(x.encoding)));
+    const reads = [words, ...(steps ? [steps] : []), weight, bias].map((t) => this.raw(t));
+    return this.make(shape, (out) => this.gpu.each(`decodeAffine ${x.encoding}`, make, reads, [out], [n, Math.ceil(n / 2), width], n));
   }
 
   topK(x: DeviceTensor, count: number): SparseTensor {

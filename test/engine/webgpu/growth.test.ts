@@ -55,8 +55,8 @@ test('over 500 steps of inter-layer scheduling no tensor or staging buffer is ad
   const counts = await counted(t, engine, { mode: 'tuned', freezeRate: 0.8 });
   const [first, last] = [counts[1], counts[9]];
   for (const c of ['tensors', 'totalLive', 'stagingBuffers'] as const) for (const now of counts.slice(2)) assert.equal(now[c], first[c], c);
-  // Attention's backward has kernels of its own for each choice of the gradients of query, key and value: seven, two kernels each.
-  assert.ok(last.pipelines <= first.pipelines + 14, `${first.pipelines} pipelines became ${last.pipelines}`);
+  // Attention's backward has seven forms, by which of its three gradients are wanted where the lowest layer trains: 4 kernels of its rows and 3 of its columns.
+  assert.ok(last.pipelines - first.pipelines <= 7, `${counts.map((c) => c.pipelines)} pipelines`);
   // Another set may need one buffer more of a size at the same time, or meet a pair of buffers for the first time.
   assert.ok(last.bytes <= 1.25 * first.bytes, `${first.bytes} bytes of buffers became ${last.bytes}`);
   assert.ok(last.bindGroups <= MOST_BIND_GROUPS);

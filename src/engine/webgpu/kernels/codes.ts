@@ -45,6 +45,57 @@ export function stepsKernel(workgroup: number): Kernel {
   };
 }
 
+/**
+ * A function `rowCode(x, step)`: the 8-bit code of a value in a row of that step, as a byte. To be called in a loop over the four bytes of a word, since drivers take the division in wherever it is called.
+ */
+export function rowCodeFunction(codes: FixedPoint): string {
+  const { lo, hi } = FIXED_POINT[codes];
+  return `fn rowCode(x: f32, step: f32) -> u32 { return u32(i32(clamp(round(exactDiv(x, step + 1.17549435e-38)), ${number(lo)}, ${number(hi)}))) & 255u; }\n`;
+}
+
+/** Threads of `encodeRowsKernel`. */
+export const ENCODE_THREADS = 256;
+
+/** How many of them share a row: those of short rows (the d values of a head) are many, and several go to a workgroup. */
+export function encodeLanes(width: number): number {
+  let lanes = 8;
+  while (lanes < ENCODE_THREADS && lanes * 8 < width) lanes *= 2;
+  return lanes;
+}
+
+/** Steps and codes of rows of `width4` vec4 in one go: params rows, width4, hi. */
+export function encodeRowsKernel(codes: FixedPoint, lanes: number): Kernel {
+  return {
+    params: ['rows: u32', 'width4: u32', 'hi: f32'],
+    reads: ['x: vec4f'],
+    writes: ['words: u32', 'steps: f32'],
+    workgroup: ENCODE_THREADS,
+    functions: `${EXACT_DIVISION}${rowCodeFunction(codes)}
+var<workgroup> tops: array<f32, W>;`,
+    body: `
+  let row = (wg.y * grid.x + wg.x) * ${ENCODE_THREADS / lanes}u + lid / ${lanes}u;
+  let lane = lid % ${lanes}u;
+  let base = row * p.width4;
+  var top = 0.0;
+  if (row < p.rows) { for (var k = lane; k < p.width4; k += ${lanes}u) { let v = abs(x[base + k]); top = max(top, max(max(v.x, v.y), max(v.z, v.w))); } }
+  tops[lid] = top;
+  workgroupBarrier();
+  for (var s = ${lanes / 2}u; s > 0u; s = s >> 1u) {
+    if (lane < s) { tops[lid] = max(tops[lid], tops[lid + s]); }
+    workgroupBarrier();
+  }
+  if (row >= p.rows) { return; }
+  let step = exactDiv(tops[lid - lane], p.hi);
+  if (lane == 0u) { steps[row] = step; }
+  for (var k = lane; k < p.width4; k += ${lanes}u) {
+    let v = x[base + k];
+    var word = 0u;
+    for (var j = 0u; j < 4u; j++) { word |= rowCode(v[j], step) << (8u * j); }
+    words[base + k] = word;
+  }`,
+  };
+}
+
 /** A function `decoded(i)`: the value of element i from `words`; of 4-bit codes with the parameter `half`. */
 export function decodeFunction(encoding: FixedPoint): string {
   const { bits, scale, lo } = FIXED_POINT[encoding];

@@ -1,6 +1,8 @@
 /** One workgroup for each row: softmax, layer norm and their gradients. A row is read two or three times, all but the first from the cache. */
+import type { FixedPoint } from '../../engine';
 import { EACH_ROW, type Kernel } from '../kernel';
-import { EXP, MAX_ALL, SUM_ALL } from './mathFunctions';
+import { decodeFunction, rowCodeFunction } from './codes';
+import { EXACT_DIVISION, EXP, MAX_ALL, SUM_ALL } from './mathFunctions';
 
 /** Threads for a row of that length. */
 export function rowWorkgroup(width: number): number {
@@ -83,21 +85,50 @@ export function rowStatsKernel(workgroup: number): Kernel {
   };
 }
 
-/** With h = g·weight: rstd·(h − mean(h) − mean(h·ŷ)·ŷ): params rows, width. */
-export function layerNormGradKernel(workgroup: number): Kernel {
+/** ŷ in 8-bit codes with a step for each row of whole words, the steps, and rstd: params rows, width, eps, hi. */
+export function normalizeEncodeKernel(codes: FixedPoint, workgroup: number): Kernel {
   return {
-    params: ['rows: u32', 'width: u32'],
-    reads: ['g: f32', 'normalized: f32', 'rstd: f32', 'weight: f32'],
+    params: ['rows: u32', 'width: u32', 'eps: f32', 'hi: f32'],
+    reads: ['x: f32'],
+    writes: ['words: u32', 'steps: f32', 'rstds: f32'],
+    workgroup,
+    functions: SUM_ALL + MAX_ALL + EXACT_DIVISION + rowCodeFunction(codes),
+    body: `${BASE}${STATISTICS}
+  var top = 0.0;
+  ${over('top = max(top, abs((x[o] - mean) * rstd));')}
+  let step = exactDiv(maxAll(top, lid), p.hi);
+  if (lid == 0u) { steps[row] = step; rstds[row] = rstd; }
+  for (var k = lid; k < p.width / 4u; k += W) {
+    var word = 0u;
+    for (var j = 0u; j < 4u; j++) { word |= rowCode((x[base + 4u * k + j] - mean) * rstd, step) << (8u * j); }
+    words[base / 4u + k] = word;
+  }`,
+  };
+}
+
+/** How a layer norm's ŷ lies in codes. */
+export interface LayerNormCodes {
+  readonly encoding: FixedPoint;
+  /** Whether each row has a step of its own. */
+  readonly steps: boolean;
+}
+
+/** With h = g·weight: rstd·(h − mean(h) − mean(h·ŷ)·ŷ): params rows, width, and, of codes, half (codes.ts). */
+export function layerNormGradKernel(workgroup: number, codes?: LayerNormCodes): Kernel {
+  const y = !codes ? 'normalized[o]' : codes.steps ? 'decoded(o) * step' : 'decoded(o)';
+  return {
+    params: ['rows: u32', 'width: u32', ...(codes ? ['half: u32'] : [])],
+    reads: ['g: f32', ...(codes ? ['words: u32', ...(codes.steps ? ['steps: f32'] : [])] : ['normalized: f32']), 'rstd: f32', 'weight: f32'],
     writes: ['y: f32'],
     workgroup,
-    functions: SUM_ALL,
-    body: `${BASE}
+    functions: SUM_ALL + (codes ? decodeFunction(codes.encoding) : ''),
+    body: `${BASE}${codes?.steps ? '\n  let step = steps[row];' : ''}
   var total = 0.0;
   var along = 0.0;
-  ${over('let h = g[o] * weight[k]; total += h; along += h * normalized[o];')}
+  ${over(`let h = g[o] * weight[k]; total += h; along += h * (${y});`)}
   let mean = sumAll(total, lid) / f32(p.width);
   let slope = sumAll(along, lid) / f32(p.width);
   let r = rstd[row];
-  ${over('y[o] = r * (g[o] * weight[k] - mean - slope * normalized[o]);')}`,
+  ${over(`y[o] = r * (g[o] * weight[k] - mean - slope * (${y}));`)}`,
   };
 }
