@@ -28,7 +28,7 @@ export async function train(argv: readonly string[]): Promise<number> {
   if (request.resume && checkpoints.length === 0) process.stderr.write(`no checkpoint in ${out}: training begins at step 0\n`);
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
-  const engine = await chooseEngine();
+  const engine = await chooseEngine(request.engine, { precision: request.precision });
   const run = await fromRecipe(recipe, { ...options, engine, hub: { ...options.hub, signal: stop.signal }, ...(request.resume && checkpoints.length > 0 && { resumeFromCheckpoint: out }), trainer: { ...options.trainer, signal: stop.signal } });
   const { trainer } = run;
   const steps = Math.min(request.steps ?? Infinity, trainer.totalSteps);
@@ -63,6 +63,7 @@ export async function train(argv: readonly string[]): Promise<number> {
     policy: request.policy?.name ?? trainer.policy.name,
     ...(request.policy ? request.policy.options : { freezeRate: recipe.freezeRate }),
     engine: engine.name,
+    precision: engine.precision,
     before: trainer.history.metricsAt(0),
     after: after && { loss: after.loss, ...after.metrics },
     peakBytes: Math.max(0, ...trainer.history.column('totalPeakBytes')),

@@ -3,6 +3,8 @@ import { parseArgs } from 'node:util';
 import { embeddedModel } from '../data/embedded/embedded';
 import { GRAMMAR_TASK } from '../data/embedded/grammarTask';
 import { GLUE_TASKS } from '../data/glue';
+import type { EngineName, Precision } from '../engine/engine';
+import { ENGINE_NAMES } from '../engine/order';
 import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
 import { parsePolicyOptions, POLICIES, POLICY_NAMES, policyEntry, type PolicyName, policyOf, type PolicySettings } from '../freezing/policies';
@@ -29,6 +31,9 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --data DIR              GLUE's, SQuAD's or CIFAR's files, or folders train and val of images; default: the data set on the hub
   --max-train-samples N   use the first N examples only; --max-eval-samples N likewise
   --offline               use only what the hub's cache has
+
+  --engine NAME           ${ENGINE_NAMES.join(', ')}; default what SLIMFIT_ENGINE says, else the first that uses a GPU, else the fastest that starts
+  --precision NAME        float32 or mixed (float16 products on the GPU's matrix units, with engine webgpu); default what SLIMFIT_PRECISION says, else float32
 
   --freeze-rate F         share of the layers frozen in a step, in [0, 1)
   --policy NAME           which layers rest: ${POLICY_NAMES.join(', ')}; default ils.
@@ -78,6 +83,8 @@ const OPTIONS = {
   'max-train-samples': { type: 'string' },
   'max-eval-samples': { type: 'string' },
   offline: { type: 'boolean' },
+  engine: { type: 'string' },
+  precision: { type: 'string' },
   'freeze-rate': { type: 'string' },
   policy: { type: 'string' },
   'policy-option': { type: 'string', multiple: true },
@@ -114,6 +121,9 @@ const OPTIONS = {
 export interface TrainRequest {
   readonly recipe: Recipe;
   readonly options: FromRecipeOptions;
+  /** As `chooseEngine` takes them: undefined where the environment decides. */
+  readonly engine: EngineName | undefined;
+  readonly precision: Precision | undefined;
   readonly mode: ActivationMode;
   /** Undefined where none was named: inter-layer scheduling at the recipe's rate. */
   readonly policy: { readonly name: PolicyName; readonly options: PolicySettings } | undefined;
@@ -145,7 +155,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const count = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isInteger(n) && n >= 1, 'a whole number of at least 1');
   const positive = (name: keyof typeof OPTIONS) => number(name, (n) => n > 0 && Number.isFinite(n), 'positive');
   const whole = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number, 0 or more');
-  const word = <T extends string>(name: 'mode' | 'augmentation' | 'schedule' | 'moments' | 'idle-moments', words: readonly T[]): T | undefined => {
+  const word = <T extends string>(name: 'engine' | 'precision' | 'mode' | 'augmentation' | 'schedule' | 'moments' | 'idle-moments', words: readonly T[]): T | undefined => {
     const text = values[name];
     if (text !== undefined && !words.includes(text as T)) throw new InvalidArgumentError(`--${name} is '${text}'; it must be one of ${words.join(', ')}`);
     return text as T | undefined;
@@ -162,6 +172,8 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const batchSize = count('batch-size');
   const seed = whole('seed');
   const weightDecay = number('weight-decay', (n) => n >= 0, '0 or more');
+  const engine = word('engine', ENGINE_NAMES);
+  const precision = word('precision', ['float32', 'mixed'] as const);
   const moments = word('moments', ['float32', '8-bit'] as const);
   const idleMoments = word('idle-moments', ['keep', 'host', 'release'] as const);
   const schedule = word('schedule', ['linear', 'constant', 'glue', 'stsb', 'warm', 'vit'] as const);
@@ -211,7 +223,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     hub: defined({ offline: values.offline }),
     trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
   };
-  return { recipe, options, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, engine, precision, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */

@@ -38,6 +38,8 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['how many checkpoints to keep, of none', ['--task', 'grammar', '--save-total-limit', '2'], /--save-total-limit has a meaning with --save-steps N only/],
   ['a metric for checkpoints that are not written', ['--task', 'grammar', '--metric-for-best-model', 'loss'], /--metric-for-best-model/],
   ['a checkpoint after every 0 steps', ['--task', 'grammar', '--save-steps', '0'], /--save-steps is 0/],
+  ['an unknown engine', ['--task', 'grammar', '--engine', 'cuda'], /--engine is 'cuda'.*tensorflow, webgpu, wasm, cpu/],
+  ['an unknown precision', ['--task', 'grammar', '--precision', 'bf16'], /--precision is 'bf16'.*float32, mixed/],
   ['neither recipe nor task', [], /--recipe NAME or --task NAME is missing/],
   ['an option that does not exist', ['--task', 'grammar', '--frozen', '3'], /--frozen/],
 ];
@@ -67,6 +69,13 @@ test('a run writes checkpoint, metrics and a history of every step', async () =>
   assert.ok(metrics.after.accuracy > 0 && metrics.after.accuracy <= 1);
   assert.equal(readFileSync(path.join(out, 'steps.csv'), 'utf8').trim().split('\n').length, 4);
   for (const file of ['model.safetensors', 'config.json', 'vocab.txt', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.ok(existsSync(path.join(out, file)), file);
+});
+
+test('--engine and --precision choose as chooseEngine does, and metrics.json tells what was got', async () => {
+  const to = path.join(folder, 'engine');
+  assert.equal(await train(['--task', 'grammar', '--engine', 'wasm', '--precision', 'mixed', '--steps', '1', '--batch-size', '4', '--max-length', '16', '--skip-first-evaluation', '--max-eval-samples', '8', '--out', to]), 0);
+  const { engine, precision } = JSON.parse(readFileSync(path.join(to, 'metrics.json'), 'utf8')) as { engine: string; precision: string };
+  assert.deepEqual([engine, precision], ['wasm', 'float32']);
 });
 
 test('blocks reach the training: the engine’s peak is smaller by a temporary or two, and the loss is the same', async () => {
