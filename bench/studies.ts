@@ -33,8 +33,8 @@ const { values, positionals } = parseArgs({
     'max-length': { type: 'string', default: '64' },
     'learning-rate': { type: 'string', default: '1e-4' },
     magnitude: { type: 'string', default: 'mean-relative' },
-    /** Rows to run: labels, or names of policies, that contain this; all by default. */
-    only: { type: 'string', default: '' },
+    /** Rows to run: labels, or names of policies, that contain one of these; all by default. */
+    only: { type: 'string', multiple: true, default: [''] },
   },
 });
 
@@ -78,7 +78,7 @@ async function main(): Promise<void> {
   };
   if (!kind || !Object.hasOwn(grids, kind)) throw new Error(`say which study: ${Object.keys(grids).join(', ')}`);
   const nameOf = (p: StudyPolicy) => (typeof p === 'string' ? p : (p.label ?? String(p.policy)));
-  const chosen = grids[kind]().filter((p) => nameOf(p).includes(values.only!));
+  const chosen = grids[kind]().filter((p) => values.only!.some((text) => nameOf(p).includes(text)));
   const [model, data, folder] = (['model', 'data', 'folder'] as const).map(required);
   const common = {
     folder,
