@@ -1,7 +1,7 @@
 /** `slimfit train --dry-run`: what would run, a line each, with the bytes of a step. */
 import { existsSync } from 'node:fs';
 import { readConfig } from '../hub/folder';
-import { momentsInWords } from '../memory/planner';
+import { momentsInWords } from '../memory/fit';
 import { microBatchSizes } from '../models/microBatches';
 import { formatBytes } from '../units';
 import { planRecipe, type RecipePlan } from '../training/recipePlan';

@@ -3,7 +3,9 @@ import { existsSync } from 'node:fs';
 import type { Kernels } from '../engine/shapeEngine';
 import { InvalidArgumentError } from '../errors';
 import { readConfig } from '../hub/folder';
-import { fitMemory, type MemoryFit, type MemoryPlan, momentsInWords, planMemory } from '../memory/planner';
+import { savesText } from '../inspect/planCards';
+import { fitMemory, type MemoryFit, type MemoryLever, memoryLevers, momentsInWords } from '../memory/fit';
+import { type MemoryPlan, planMemory } from '../memory/planner';
 import { blockBytesOf } from '../nn/blocks';
 import { memoryQuery } from '../training/recipePlan';
 import { formatBytes, parseBytes } from '../units';
@@ -12,7 +14,8 @@ import { parseTrain } from './trainOptions';
 
 const HELP = `slimfit plan --recipe NAME [options]      the memory of a training step; options as of \`slimfit train\`, and
 
-  --budget BYTES          such as 8GiB, 500MB: the largest batch that fits, or with --batch-size the smallest change that makes it fit
+  --budget BYTES          such as 8GiB, 500MB: the largest batch that fits, or with --batch-size (or where not even one example fits) the smallest change that makes it fit
+  --levers                what each way of making the step smaller saves by itself, and costs; with --budget always
   --kernels NAME          whose temporaries count: fused (TensorFlow on a CPU, default), tensorflow (a GPU), webgpu, composed (wasm, cpu)
 `;
 
@@ -27,17 +30,20 @@ export function planText(argv: readonly string[]): string {
   const rest = [...argv];
   if (rest.includes('--help') || rest.includes('-h')) return HELP;
   const budgetText = take(rest, '--budget');
+  const withLevers = flag(rest, '--levers');
   const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
   const request = parseTrain([...rest, '--dry-run'])!;
   const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings } = request;
   if (request.policy) throw new InvalidArgumentError('slimfit plan plans inter-layer scheduling only: of another --policy, `slimfit train --dry-run` tells the bytes of the first step');
   const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
   const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings }), kernels };
-  if (budgetText === undefined) return report(`${recipe.name} (${recipe.source})`, { plan: planMemory(query), changes: {} }, query);
+  const title = `${recipe.name} (${recipe.source})`;
+  if (budgetText === undefined) return report(title, { plan: planMemory(query), changes: {} }, query) + (withLevers ? leversText(memoryLevers(query)) : '');
   const { batchSize, ...open } = query;
   const isBatchGiven = rest.some((a) => a === '--batch-size' || a.startsWith('--batch-size='));
   const budget = parseBytes(budgetText);
-  return report(`${recipe.name} (${recipe.source})`, fitMemory({ ...open, budget, ...(isBatchGiven && { batchSize }) }), query, budget);
+  const fit = fitMemory({ ...open, budget, ...(isBatchGiven && { batchSize }) });
+  return report(title, fit, query, budget) + leversText(fit.levers);
 }
 
 /** Takes an option and its value out of the words. */
@@ -51,7 +57,18 @@ function take(words: string[], option: string): string | undefined {
   return value;
 }
 
-function report(title: string, { plan: p, changes }: MemoryFit, query: ReturnType<typeof memoryQuery>, budget?: number): string {
+/** Takes an option without a value out of the words. */
+function flag(words: string[], option: string): boolean {
+  const at = words.indexOf(option);
+  if (at >= 0) words.splice(at, 1);
+  return at >= 0;
+}
+
+function leversText(levers: readonly MemoryLever[]): string {
+  return `\nwhat each lever by itself makes of the peak, and costs\n${table(levers.map((l) => [`  ${l.name}`, `${formatBytes(l.peakBytes)} (${savesText(l)})`.padEnd(24) + l.costs]))}`;
+}
+
+function report(title: string, { plan: p, changes }: Pick<MemoryFit, 'plan' | 'changes'>, query: ReturnType<typeof memoryQuery>, budget?: number): string {
   const mode = changes.mode ?? query.mode ?? 'paper';
   const blockBytes = blockBytesOf(changes.blockBytes ?? query.blockBytes, mode);
   const { frozenBiases, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, optimizer = {} } = { ...query, ...changes };

@@ -1,4 +1,4 @@
-/** How a step's record and preview show themselves in a notebook: a few lines of text, and a table of what was kept. */
+/** How a step's record and preview show themselves in a notebook: a few lines of text, and a table of what was kept. Plans of memory (planCards.ts) are laid out the same way. */
 import type { FreezableLayer } from '../freezing/layer';
 import type { LedgerEntry } from '../tape/roles';
 import type { StepPreview } from '../training/trainer';
@@ -23,16 +23,21 @@ function nameList(layers: readonly FreezableLayer[]): string {
   return layers.length > NAMED ? `${names} and ${layers.length - NAMED} more` : names || 'none';
 }
 
-type Line = readonly [name: string, value: string];
+/** A name and what is said of it. */
+export type Line = readonly [name: string, value: string];
 
-function linesHtml(title: string, lines: readonly Line[], below = ''): string {
+/** Lines as a table under a title, and HTML below it. */
+export function linesHtml(title: string, lines: readonly Line[], below = ''): string {
   const rows = lines.map(([k, v]) => `<tr><th style="text-align:left;white-space:nowrap">${escapeHtml(k)}</th><td style="text-align:left">${escapeHtml(v)}</td></tr>`);
   return `<div><strong>${escapeHtml(title)}</strong><table><tbody>${rows.join('')}</tbody></table>${below}</div>`;
 }
-const linesText = (title: string, lines: readonly Line[]): string => [title, ...lines.map(([k, v]) => `  ${k}: ${v}`)].join('\n');
+export const linesText = (title: string, lines: readonly Line[]): string => [title, ...lines.map(([k, v]) => `  ${k}: ${v}`)].join('\n');
+
+/** An entry of the ledger, or of a plan. */
+type KeptEntry = Pick<LedgerEntry, 'role' | 'encoding' | 'bytes'>;
 
 /** Bytes by role and encoding, largest first. */
-function keptGroups(entries: readonly LedgerEntry[]): { kind: string; tensors: number; bytes: number }[] {
+function keptGroups(entries: readonly KeptEntry[]): { kind: string; tensors: number; bytes: number }[] {
   const groups = new Map<string, { kind: string; tensors: number; bytes: number }>();
   for (const { role, encoding, bytes } of entries) {
     const kind = `${role}, ${encoding}`;
@@ -42,6 +47,15 @@ function keptGroups(entries: readonly LedgerEntry[]): { kind: string; tensors: n
     groups.set(kind, group);
   }
   return [...groups.values()].sort((a, b) => b.bytes - a.bytes);
+}
+
+/** What is kept, by role and encoding, as a table with bars. */
+export function keptTable(entries: readonly KeptEntry[]): string {
+  const groups = keptGroups(entries);
+  const most = Math.max(1, ...groups.map((g) => g.bytes));
+  const bar = (bytes: number) => `<div style="background:${COLOURS.blue};height:0.7em;width:${((120 * bytes) / most).toFixed(0)}px"></div>`;
+  const rows = groups.map((g) => `<tr><td style="text-align:left">${escapeHtml(g.kind)}</td><td>${g.tensors}</td><td style="white-space:nowrap">${formatBytes(g.bytes)}</td><td>${bar(g.bytes)}</td></tr>`);
+  return `<table style="font-variant-numeric:tabular-nums"><thead><tr><th style="text-align:left">role, encoding</th><th>tensors</th><th>bytes</th><th></th></tr></thead><tbody>${rows.join('')}</tbody></table>`;
 }
 
 /** What a step did. */
@@ -55,12 +69,7 @@ export function recordBundle(record: StepRecord, layers: readonly FreezableLayer
     ['kept for backward', formatBytes(record.activationBytes)],
     ['device peak', formatBytes(record.memory.totalPeak)],
   ];
-  const groups = keptGroups(record.activations);
-  const most = Math.max(1, ...groups.map((g) => g.bytes));
-  const bar = (bytes: number) => `<div style="background:${COLOURS.blue};height:0.7em;width:${((120 * bytes) / most).toFixed(0)}px"></div>`;
-  const rows = groups.map((g) => `<tr><td style="text-align:left">${escapeHtml(g.kind)}</td><td>${g.tensors}</td><td style="white-space:nowrap">${formatBytes(g.bytes)}</td><td>${bar(g.bytes)}</td></tr>`);
-  const table = `<table style="font-variant-numeric:tabular-nums"><thead><tr><th style="text-align:left">role, encoding</th><th>tensors</th><th>bytes</th><th></th></tr></thead><tbody>${rows.join('')}</tbody></table>`;
-  return { 'text/html': linesHtml(title, lines, table), 'text/plain': linesText(title, lines) };
+  return { 'text/html': linesHtml(title, lines, keptTable(record.activations)), 'text/plain': linesText(title, lines) };
 }
 
 /** What the next step will do. */

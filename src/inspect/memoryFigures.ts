@@ -1,6 +1,8 @@
-/** Figures of memory: what is kept for backward, by whom and in which encoding, over the model, over the steps and within one step; and the whole device. */
+/** Figures of memory: what is kept for backward, by whom and in which encoding, over the model, over the steps and within one step, of steps that ran and of plans; and the whole device. */
 import { CATEGORIES, type Category } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
+import type { MemoryPlan } from '../memory/planner';
+import type { CoursePoint } from '../tape/roles';
 import type { History } from '../training/history';
 import { columnMean, historyOf, type Run, type StepColumn, stepColumns, stepLine } from './axes';
 import { type Figure, figureOfText } from './figure';
@@ -23,11 +25,16 @@ const KIND_COLOURS: Readonly<Record<string, string>> = {
   'dynamic, q8-row': COLOURS.orange,
   'quasi-static, top10': COLOURS.purple,
   'quasi-static, float32': '#882255',
+  'quasi-static, q8-row': COLOURS.purple,
 };
 const kindColour = (kind: string): string => KIND_COLOURS[kind] ?? COLOURS.grey;
 
+/** What a figure of one step is drawn from: a run, or a plan of a step that has not run. */
+export type RunOrPlan = Run | MemoryPlan;
+
+const isPlan = (of: RunOrPlan): of is MemoryPlan => 'peakBytes' in of && 'course' in of && Array.isArray(of.course);
+
 interface KeptRow {
-  readonly step: number;
   readonly module: string;
   readonly role: string;
   readonly encoding: string;
@@ -36,8 +43,8 @@ interface KeptRow {
 const kindOf = (r: KeptRow): string => `${r.role}, ${r.encoding}`;
 const sum = (rows: readonly { readonly bytes: number }[]): number => rows.reduce((s, r) => s + r.bytes, 0);
 
-function keptRows(history: History): readonly KeptRow[] {
-  return history.activations().objects() as KeptRow[];
+function keptRows(history: History): readonly (KeptRow & { readonly step: number })[] {
+  return history.activations().objects() as (KeptRow & { step: number })[];
 }
 
 /** Groups rows by a key, in order of first appearance. */
@@ -59,11 +66,19 @@ export function recordedStep(history: History, step: number | undefined): number
   return chosen;
 }
 
-/** Bytes that a step kept for backward, by part of the model, stacked by role and encoding; the marks are what plain fine-tuning keeps. @param options `step`: default the last */
-export function activationMemoryFigure(run: Run, options: { readonly step?: number } = {}): Figure {
-  const history = historyOf(run);
+/**
+ * Bytes that a step kept for backward, or of a plan will keep, by part of the model, stacked by role and encoding; the marks are what plain fine-tuning keeps (of steps that ran).
+ * @param options `step`, of a run: default the last
+ */
+export function activationMemoryFigure(of: RunOrPlan, options: { readonly step?: number } = {}): Figure {
+  if (isPlan(of)) return keptFigure(of.activations.map(({ layer, role, encoding, bytes }) => ({ module: layer, role, encoding, bytes })), 'as planned', 'Activations that a step will keep for backward');
+  const history = historyOf(of);
   const step = recordedStep(history, options.step);
-  const rows = keptRows(history).filter((row) => row.step === step);
+  const full = (history.fullActivations().objects() as { step: number; part: string; bytes: number }[]).filter((row) => row.step === step);
+  return keptFigure(keptRows(history).filter((row) => row.step === step), `step ${step}`, `Activations kept for backward in step ${step}`, full);
+}
+
+function keptFigure(rows: readonly KeptRow[], when: string, title: string, full: readonly { readonly part: string; readonly bytes: number }[] = []): Figure {
   const byPart = grouped(rows, (row) => modelPart(row.module));
   const parts = [...byPart.keys()];
   const slim = [...grouped(rows, kindOf).keys()].map((kind) => ({
@@ -72,9 +87,8 @@ export function activationMemoryFigure(run: Run, options: { readonly step?: numb
     x: parts,
     y: parts.map((p) => sum(byPart.get(p)!.filter((row) => kindOf(row) === kind)) / MIB),
     marker: { color: kindColour(kind) },
-    hovertemplate: `%{x}, step ${step}<br>${asText(kind)}: %{y:.3f} MiB<extra></extra>`,
+    hovertemplate: `%{x}, ${when}<br>${asText(kind)}: %{y:.3f} MiB<extra></extra>`,
   }));
-  const full = (history.fullActivations().objects() as { step: number; part: string; bytes: number }[]).filter((row) => row.step === step);
   const beside: Trace[] =
     full.length === 0
       ? []
@@ -86,10 +100,10 @@ export function activationMemoryFigure(run: Run, options: { readonly step?: numb
             x: full.map((r) => r.part),
             y: full.map((r) => r.bytes / MIB),
             marker: { color: COLOURS.grey, symbol: 'line-ew-open', size: 22, line: { width: 3, color: COLOURS.grey } },
-            hovertemplate: `%{x}, step ${step}<br>plain fine-tuning: %{y:.3f} MiB<extra></extra>`,
+            hovertemplate: `%{x}, ${when}<br>plain fine-tuning: %{y:.3f} MiB<extra></extra>`,
           },
         ];
-  const layout = baseLayout(`Activations kept for backward in step ${step}: ${formatBytes(sum(rows))}`, '', 'MiB', 400);
+  const layout = baseLayout(`${title}: ${formatBytes(sum(rows))}`, '', 'MiB', 400);
   return figureOfText({ data: [...slim, ...beside], layout: { ...layout, barmode: 'stack' } });
 }
 
@@ -117,15 +131,20 @@ export function activationMemoryOverStepsFigure(run: Run): Figure {
 }
 
 /**
- * Memory over the course of one step: forward keeps, backward lets go; the peak is marked. Kept activations and everything on the device.
- * @param options `step`: one of the latest hundred; default the last
+ * Memory over the course of one step that ran, or of a plan: forward keeps, backward lets go; the peak is marked. Kept activations and everything on the device.
+ * @param options `step`, of a run: one of the latest hundred; default the last
  * @throws InvalidArgumentError when the course of that step is not remembered
  */
-export function stepMemoryFigure(run: Run, options: { readonly step?: number } = {}): Figure {
-  const history = historyOf(run);
+export function stepMemoryFigure(of: RunOrPlan, options: { readonly step?: number } = {}): Figure {
+  if (isPlan(of)) return courseFigure(of.course, 'as planned', `Memory over the course of a step, as planned: peak ${formatBytes(of.peakBytes)} with temporaries`);
+  const history = historyOf(of);
   const step = recordedStep(history, options.step);
   const course = history.course(step);
   if (!course) throw new InvalidArgumentError(`the course of step ${step} is not remembered: steps ${history.courseSteps[0]} to ${history.courseSteps.at(-1)} are`);
+  return courseFigure(course, `step ${step}`, `Memory over the course of step ${step}`);
+}
+
+function courseFigure(course: readonly CoursePoint[], when: string, title: string): Figure {
   const x = course.map((_, i) => i);
   const labels = course.map((p) => `${p.phase}: ${p.phase === 'backward' ? 'let go by' : 'kept by'} ${shortLayerName(p.layer)}`);
   const turn = course.findIndex((p) => p.phase !== 'forward');
@@ -138,11 +157,11 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
     y: course.map((p) => p[key] / MIB),
     text: labels,
     line: { color, shape: 'hv' },
-    hovertemplate: `step ${step}, %{text}<br>${name}: %{y:.3f} MiB<extra></extra>`,
+    hovertemplate: `${when}, %{text}<br>${name}: %{y:.3f} MiB<extra></extra>`,
   });
   const peakAt = course.reduce((best, p, i) => (p.activationBytes > course[best].activationBytes ? i : best), 0);
   const peak = course[peakAt].activationBytes;
-  const layout = baseLayout(`Memory over the course of step ${step}`, `${rounds > 1 ? `${rounds} micro-batches, each forward and` : `forward until ${turn < 0 ? course.length : turn}, then`} backward: activations kept and let go, in order`, 'MiB', 380);
+  const layout = baseLayout(title, `${rounds > 1 ? `${rounds} micro-batches, each forward and` : `forward until ${turn < 0 ? course.length : turn}, then`} backward: activations kept and let go, in order`, 'MiB', 380);
   return figureOfText({
     data: [
       line('kept activations', 'activationBytes', COLOURS.orange),
@@ -154,7 +173,7 @@ export function stepMemoryFigure(run: Run, options: { readonly step?: number } =
         x: [peakAt],
         y: [peak / MIB],
         marker: { color: COLOURS.vermilion, size: 9, symbol: 'diamond' },
-        hovertemplate: `step ${step}, ${asText(labels[peakAt])}<br>peak: %{y:.3f} MiB<extra></extra>`,
+        hovertemplate: `${when}, ${asText(labels[peakAt])}<br>peak: %{y:.3f} MiB<extra></extra>`,
       },
     ],
     layout: { ...layout, yaxis: { ...(layout.yaxis as object), rangemode: 'tozero' } },

@@ -1,5 +1,5 @@
 /**
- * The memory of a training step before it is run, and what fits in a budget. What is kept for backward comes from the formulas (keptActivations.ts); the peak comes from the step itself, run on an engine
+ * The memory of a training step before it is run. What is kept for backward comes from the formulas (keptActivations.ts); the peak comes from the step itself, run on an engine
  * that computes nothing (shapeEngine.ts), so that it has every temporary that the real engine's books have.
  *
  * Not included: what a library takes below the engine (TensorFlow's own temporaries within one operation and its allocator's slack, the CUDA context), steps in which encodings are measured, snapshots
@@ -7,28 +7,30 @@
  */
 import type { DeviceTensor, UpdateMagnitude } from '../engine/engine';
 import { type Kernels, ShapeEngine } from '../engine/shapeEngine';
-import { InvalidArgumentError, MemoryBudgetError } from '../errors';
+import { InvalidArgumentError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
 import { embeddingName, TEXT_NAMES } from '../hub/textNames';
 import type { TextConfig } from '../hub/config';
 import type { ViTConfig } from '../hub/vitConfig';
+import { showing } from '../inspect/cards';
+import { planBundle } from '../inspect/planCards';
 import { checkAccumulation, microBatchSizes } from '../models/microBatches';
 import { freezableLayersOf, type HostWeights, type ImageBatch, type LabelledBatch, type Model, type ParameterSpec, type TextBatch, weightOfBias } from '../models/model';
 import { markTouchedRows } from '../models/sparseEmbeddings';
 import { QuestionAnsweringModel, questionAnsweringSpecs } from '../models/questionAnswering';
 import { SequenceClassificationModel, sequenceClassificationSpecs } from '../models/sequenceClassification';
 import { imageClassificationSpecs, ViTForImageClassification } from '../models/vit';
-import { blockBytesOf, TUNED_BLOCK_BYTES } from '../nn/blocks';
+import { blockBytesOf } from '../nn/blocks';
 import { ForwardContext } from '../nn/context';
 import { AdamW, type AdamWSettings } from '../optim/adamw';
 import { momentBytes } from '../optim/eightBit';
 import { GradientSums } from '../tape/gradientSums';
 import type { Parameter } from '../tape/parameter';
+import type { CoursePoint } from '../tape/roles';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 import { TouchedRows } from '../tape/touchedRows';
 import type { GradientSink } from '../tape/tape';
-import { formatBytes } from '../units';
 import { bertActivations } from './activationBytes';
 import type { PlannedActivation, TrainingSet } from './keptActivations';
 import { vitActivations } from './vitActivationBytes';
@@ -36,7 +38,8 @@ import { vitActivations } from './vitActivationBytes';
 /** What is planned. */
 export interface MemoryQuery {
   readonly config: TextConfig | ViTConfig;
-  readonly kind: 'sequence-classification' | 'question-answering' | 'image-classification';
+  /** What the model's head does; default: classification of what the config's model reads. */
+  readonly kind?: 'sequence-classification' | 'question-answering' | 'image-classification';
   readonly batchSize: number;
   /** As for the trainer: micro-batches in which the batch is run; default 1. */
   readonly gradientAccumulationSteps?: number;
@@ -81,7 +84,7 @@ export interface MemoryQuery {
   readonly kernels?: Kernels;
 }
 
-/** The memory of one training step, in bytes. */
+/** The memory of one training step, in bytes. A cell shows it; `activationMemoryFigure(plan)` and `stepMemoryFigure(plan)` draw it. */
 export interface MemoryPlan {
   readonly batchSize: number;
   /** Freezable layers that train, in model order, and how many layers there are. */
@@ -98,6 +101,8 @@ export interface MemoryPlan {
   readonly temporaryBytes: number;
   /** Most bytes alive at one moment of the step. */
   readonly peakBytes: number;
+  /** Where memory stands as forward keeps and backward lets go, as a step's record has it; of many micro-batches the first two and the last. Temporaries come and go between these points. */
+  readonly course: readonly CoursePoint[];
 }
 
 /** Which model a query means, with what is needed to run it on shapes. */
@@ -123,11 +128,15 @@ class PixelFreeViT extends ViTForImageClassification {
   }
 }
 
+/** Whether a config is of a model of texts; else it is of images. */
+export const readsText = ({ modelType }: MemoryQuery['config']): boolean => modelType in TEXT_NAMES;
+
 function plannedOf(q: Omit<MemoryQuery, 'batchSize'>): Planned {
-  const { kind, config, length, imageSize, alwaysTrain = [], dropout = true } = q;
+  const { config, length, imageSize, alwaysTrain = [], dropout = true } = q;
   const mode = schemeOf(q.mode ?? 'paper');
-  const isText = config.modelType in TEXT_NAMES;
-  if (isText === (kind === 'image-classification')) throw new InvalidArgumentError(`kind is '${kind}', but the config is of ${config.modelType}`);
+  const kinds: readonly MemoryQuery['kind'][] = readsText(config) ? ['sequence-classification', 'question-answering'] : ['image-classification'];
+  const { kind = kinds[0] } = q;
+  if (!kinds.includes(kind)) throw new InvalidArgumentError(`kind is '${kind}', but the config is of ${config.modelType}: it must be ${kinds.join(' or ')}`);
   if (kind === 'image-classification') {
     const stored = config as ViTConfig;
     const vit: ViTConfig = { ...stored, imageSize: imageSize ?? stored.imageSize };
@@ -256,6 +265,7 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>,
     if (value) engine.share(value, 'gradients');
   };
   let activationBytes = 0;
+  const course: CoursePoint[] = [];
   for (const i of new Set([0, Math.min(1, sizes.length - 1), sizes.length - 1])) {
     const options = { blockBytes: blockBytesOf(q.blockBytes, q.mode), gradientCheckpointing, lossWeight: sizes[i] / batchSize };
     const ctx = dropout ? ForwardContext.training(engine, scheme, 0, 0, options) : ForwardContext.deterministic(engine, scheme, options);
@@ -264,6 +274,7 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>,
     activationBytes = Math.max(activationBytes, ctx.tape.ledger.totalBytes);
     engine.free(out.loss.tensor);
     ctx.tape.backward(out.loss, i === sizes.length - 1 ? sums.last(apply) : sums.add);
+    course.push(...ctx.tape.course);
   }
   unmark();
   const { live: { weights: weightBytes, optimizer: momentBytes }, peak, totalPeak } = engine.memory();
@@ -279,6 +290,7 @@ function dryStep(q: MemoryQuery, planned: Planned, trained: ReadonlySet<string>,
     activations,
     temporaryBytes: totalPeak - weightBytes - momentBytes - activationBytes,
     peakBytes: totalPeak,
+    course,
   };
 }
 
@@ -300,7 +312,7 @@ function makeMoments(optimizer: AdamW, parameter: Parameter, lookedUp: ReadonlyS
 }
 
 /** Plans steps of one model for batches of any size. */
-function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
+export function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => MemoryPlan {
   const planned = plannedOf(q);
   const sets = new Map<number, readonly ReadonlySet<string>[]>();
   // Moments by rows: either every row has some, or the step brings the last ones, for which their tensors are made anew.
@@ -315,7 +327,11 @@ function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => Me
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) throw new InvalidArgumentError(`batchSize is ${batchSize}; it must be a whole number of at least 1`);
     const { gradientAccumulationSteps = 1 } = q;
     checkAccumulation(gradientAccumulationSteps, batchSize);
-    return setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).flatMap((set) => rowsBefore.map((newRows) => dryStep({ ...q, batchSize }, planned, set, newRows))).reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a));
+    const plans = setsFor(microBatchSizes(batchSize, gradientAccumulationSteps)[0]).flatMap((set) => rowsBefore.map((newRows) => dryStep({ ...q, batchSize }, planned, set, newRows)));
+    return showing(
+      plans.reduce((a, b) => (b.peakBytes > a.peakBytes ? b : a)),
+      planBundle,
+    );
   };
 }
 
@@ -325,115 +341,4 @@ function plannerOf(q: Omit<MemoryQuery, 'batchSize'>): (batchSize: number) => Me
  */
 export function planMemory(query: MemoryQuery): MemoryPlan {
   return plannerOf(query)(query.batchSize);
-}
-
-/** What is to fit, and in what. */
-export interface FitQuery extends Omit<MemoryQuery, 'batchSize'> {
-  /** Bytes that the peak may have. */
-  readonly budget: number;
-  /** Examples of a step. Without it, the largest batch is looked for and nothing else is changed; with it, the smallest change that makes it fit. */
-  readonly batchSize?: number;
-  /** Largest batch that is looked for. Default 1024. */
-  readonly largestBatchSize?: number;
-}
-
-/** A plan that fits. */
-export interface MemoryFit {
-  readonly plan: MemoryPlan;
-  /** What was changed for it, in the words of `MemoryQuery`; empty if nothing. */
-  readonly changes: Partial<Pick<MemoryQuery, 'blockBytes' | 'gradientAccumulationSteps' | 'gradientCheckpointing' | 'mode' | 'sparseEmbeddings' | 'optimizer' | 'frozenBiases' | 'freezeRate'>>;
-}
-
-/** Changes that may make a step smaller, given those made before, least harm first: the first ones cost time and change no result. */
-function changesOf(q: FitQuery): ((before: MemoryFit['changes']) => MemoryFit['changes'])[] {
-  const scheme = schemeOf(q.mode ?? 'paper');
-  const list: ReturnType<typeof changesOf> = [];
-  const next = (change: MemoryFit['changes']) => list.push((before) => ({ ...before, ...change }));
-  const nextMoments = (change: AdamWSettings) => list.push((before) => ({ ...before, optimizer: { ...(before.optimizer ?? q.optimizer), ...change } }));
-  const { batchSize = 1, gradientAccumulationSteps = 1 } = q;
-  if (blockBytesOf(q.blockBytes, q.mode) > TUNED_BLOCK_BYTES) next({ blockBytes: TUNED_BLOCK_BYTES });
-  for (let steps = 2 * gradientAccumulationSteps; steps <= batchSize; steps *= 2) next({ gradientAccumulationSteps: steps });
-  if (!q.gradientCheckpointing) next({ gradientCheckpointing: true });
-  if (scheme.attentionProbs !== 'recompute') next({ mode: { ...scheme, name: `${scheme.name}, probabilities recomputed`, attentionProbs: 'recompute' } });
-  // On a CPU the host's memory is the device's.
-  if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && (q.kernels === 'tensorflow' || q.kernels === 'webgpu') && q.moments !== 'every parameter') nextMoments({ idleMoments: 'host' });
-  if (q.optimizer?.moments !== '8-bit') nextMoments({ moments: '8-bit' });
-  if (!q.sparseEmbeddings && q.kind !== 'image-classification') next({ sparseEmbeddings: true });
-  if (scheme.name !== 'tuned') next({ mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
-  if (!(q.frozenBiases ?? q.mode === 'tuned')) next({ frozenBiases: true });
-  if (!q.frozen) for (const freezeRate of [0.5, 0.75, 0.9, 0.95]) if (freezeRate > (q.freezeRate ?? 0.9)) next({ freezeRate });
-  return list;
-}
-
-/**
- * The largest batch that fits in a budget, or, for a given batch, the smallest change that makes it fit: temporaries in blocks, then gradient accumulation in 2, 4, … micro-batches, then gradient
- * checkpointing, then probabilities recomputed, then (on a GPU, kernels `tensorflow` or `webgpu`) moments of frozen layers on the host, then 8-bit moments, then word embeddings by the rows of a step, then mode `tuned`, then frozen biases, then higher freeze rates;
- * each on top of those before it that made the step smaller.
- * @throws MemoryBudgetError when nothing fits, naming the smallest that would; InvalidArgumentError as `planMemory`
- */
-export function fitMemory(query: FitQuery): MemoryFit {
-  const { budget, batchSize, largestBatchSize = 1024, ...rest } = query;
-  if (!(budget > 0)) throw new InvalidArgumentError(`budget is ${budget}; it must be a positive number of bytes`);
-  if (!(Number.isInteger(largestBatchSize) && largestBatchSize >= 1)) throw new InvalidArgumentError(`largestBatchSize is ${largestBatchSize}; it must be a whole number of at least 1`);
-  // A step has an example for each micro-batch.
-  const least = query.gradientAccumulationSteps ?? 1;
-  checkAccumulation(least, batchSize ?? largestBatchSize);
-  if (batchSize === undefined) {
-    const plan = largestBatch(plannerOf(rest), budget, least, largestBatchSize);
-    if (plan) return { plan, changes: {} };
-  }
-  let smallest: MemoryFit | undefined;
-  for (const change of [() => ({}), ...changesOf(query)]) {
-    const changes = change(smallest?.changes ?? {});
-    const plan = planMemory({ ...rest, ...changes, batchSize: batchSize ?? least });
-    if (batchSize !== undefined && plan.peakBytes <= budget) return { plan, changes };
-    if (!smallest || plan.peakBytes < smallest.plan.peakBytes) smallest = { plan, changes };
-  }
-  const { plan, changes } = smallest!;
-  const { mode, optimizer, blockBytes, gradientAccumulationSteps: steps } = changes;
-  const words = [
-    blockBytes && `blocks of ${formatBytes(blockBytes)}`,
-    steps !== undefined && `${steps} micro-batches`,
-    changes.gradientCheckpointing && 'gradient checkpointing',
-    mode && `mode ${typeof mode === 'string' ? mode : `'${mode.name}'`}`,
-    optimizer && momentsInWords(optimizer),
-    changes.sparseEmbeddings && 'word embeddings by the rows of a step',
-    changes.frozenBiases && 'frozen biases',
-    changes.freezeRate !== undefined && `freeze rate ${changes.freezeRate}`,
-  ].filter(Boolean);
-  const how = words.length > 0 ? ` with ${words.join(', ')}` : '';
-  throw new MemoryBudgetError(
-    `a budget of ${formatBytes(budget)} does not hold a batch of ${batchSize ?? least}: the smallest step that was found takes ${formatBytes(plan.peakBytes)} (${plan.peakBytes} bytes)${how}, of which weights and moments ${formatBytes(plan.weightBytes + plan.momentBytes)}`,
-    plan.peakBytes,
-  );
-}
-
-/** Where moments are and in which form, for people: 'float32', '8-bit, those of frozen layers on the host'. */
-export function momentsInWords({ moments = 'float32', idleMoments = 'keep', idleAfter = 0 }: AdamWSettings): string {
-  const idle = idleMoments === 'keep' ? '' : `, those of frozen layers ${idleMoments === 'host' ? 'on the host' : 'released'}${idleAfter > 0 ? ` after ${idleAfter} steps` : ''}`;
-  return `${moments} moments${idle}`;
-}
-
-/** The plan of the largest batch that fits; the peak grows with the batch, so doubling and then halving the gap finds it. */
-function largestBatch(planOf: (batchSize: number) => MemoryPlan, budget: number, least: number, most: number): MemoryPlan | undefined {
-  let fits: MemoryPlan | undefined;
-  let low = least - 1;
-  let high = least;
-  for (;;) {
-    const plan = planOf(high);
-    if (plan.peakBytes > budget) break;
-    fits = plan;
-    low = high;
-    if (high === most) return fits;
-    high = Math.min(2 * high, most);
-  }
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    const plan = planOf(middle);
-    if (plan.peakBytes <= budget) {
-      fits = plan;
-      low = middle;
-    } else high = middle;
-  }
-  return fits;
 }

@@ -2,7 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { planText } from '../../src/cli/plan';
+import { parseTrain } from '../../src/cli/trainOptions';
+import { embeddedModel } from '../../src/data/embedded/embedded';
 import { InvalidArgumentError, MemoryBudgetError, UnknownTaskError } from '../../src/errors';
+import { readConfig } from '../../src/hub/folder';
+import { memoryLevers } from '../../src/memory/fit';
 import { planMemory } from '../../src/memory/planner';
 import { memoryQuery } from '../../src/training/recipePlan';
 import { recipeNamed } from '../../src/training/recipes';
@@ -100,6 +104,19 @@ test('8-bit moments and moments of frozen layers off the device are planned as t
   const fits = planText([...words, '--mode', 'tuned', `--budget=${peakBytes - 1}`]);
   assert.match(value(fits, 'budget'), /changed to fit/);
   assert.match(value(fits, 'optimizer moments'), /8-bit moments$/);
+});
+
+test('a budget, or --levers, brings what each lever makes of the peak', () => {
+  const words = ['--recipe', 'rte', '--model', embeddedModel(), '--batch-size', '8', '--max-length', '32'];
+  const levers = memoryLevers(memoryQuery(parseTrain([...words, '--dry-run'])!.recipe, { architecture: readConfig(embeddedModel()) }));
+  const checkpointing = levers.find((l) => l.changes.gradientCheckpointing)!;
+  assert.ok(checkpointing.savesBytes > 0);
+  for (const asked of [['--levers'], ['--budget', '1GiB']]) {
+    const text = planText([...words, ...asked]);
+    assert.ok(value(text, '  gradient checkpointing').startsWith(`${formatBytes(checkpointing.peakBytes)} (−${formatBytes(checkpointing.savesBytes)})`), text);
+    assert.ok(value(text, '  gradient checkpointing').endsWith(checkpointing.costs));
+  }
+  assert.doesNotMatch(planText(words), /gradient checkpointing/);
 });
 
 test('what cannot be planned is said, and --help tells how', () => {

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { previewBundle, recordBundle, showing } from '../../src/inspect/cards';
+import { fitBundle, planBundle } from '../../src/inspect/planCards';
+import type { MemoryFit } from '../../src/memory/fit';
+import { planMemory } from '../../src/memory/planner';
+import { parseBertConfig } from '../../src/hub/config';
+import { formatBytes } from '../../src/units';
 import type { StepRecord } from '../../src/training/stepRecord';
 
 const layers = Array.from({ length: 20 }, (_, index) => ({ index, name: `bert.encoder.layer.${index}.attention.self.query.weight`, kind: 'linear' as const, shape: [2], parameters: 2 }));
@@ -26,6 +31,26 @@ test('a preview tells what trains, what it keeps and what plain fine-tuning woul
   assert.match(text, /trains: 20 of 20 layers, 12\.5 % of their weights: L0 query, .*L11 query and 8 more/);
   assert.match(text, /will keep: 1\.0 KiB for backward; plain fine-tuning 4\.0 KiB \(4\.0 times as much\)/);
   assert.doesNotMatch(String(previewBundle({ ...preview, activationBytes: undefined })['text/plain']), /will keep/);
+});
+
+test('a plan shows itself: each kind of bytes, the peak, and what is kept by role and encoding', () => {
+  const plan = planMemory({ config: parseBertConfig({ model_type: 'bert', vocab_size: 50, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64 }), batchSize: 4, length: 16, freezeRate: 0.5 });
+  const shown = (plan as unknown as Record<symbol, () => Record<string, string>>)[Symbol.for('Jupyter.display')]();
+  assert.deepEqual(shown, planBundle(plan));
+  for (const [name, bytes] of [['weights', plan.weightBytes], ['optimizer moments', plan.momentBytes], ['kept for backward', plan.activationBytes], ['peak', plan.peakBytes]] as const) assert.ok(shown['text/plain'].includes(`  ${name}: ${formatBytes(bytes)}`), name);
+  assert.match(shown['text/plain'], new RegExp(`trains: ${plan.trains.length} of ${plan.layers} layers`));
+  assert.match(shown['text/html'], /static, q2\.1<\/td><td>2<\/td>/);
+});
+
+test('what fits shows what was changed for it, and what each lever saves or adds and costs', () => {
+  const plan = { batchSize: 8, trains: [], layers: 2, weightBytes: 1024, momentBytes: 2048, gradientBytes: 1, activationBytes: 1, activations: [], temporaryBytes: 1, peakBytes: 2 ** 20, course: [] };
+  const lever = (name: string, savesBytes: number) => ({ name, changes: {}, peakBytes: 2 ** 20 - savesBytes, savesBytes, costs: `costs of <${name}>` });
+  const fit: MemoryFit = { plan, changes: { blockBytes: 2 ** 16, optimizer: { moments: '8-bit' }, mode: { name: 'mine' } as never }, levers: [lever('less', 2048), lever('more', -1024), lever('none', 0)] };
+  const { 'text/html': html, 'text/plain': text } = fitBundle(fit) as Record<string, string>;
+  assert.match(text, /changed for it: blockBytes: 64\.0 KiB, optimizer: \{"moments":"8-bit"\}, mode: mine\n/);
+  assert.match(text, /less: −2\.0 KiB; costs of <less>\n {2}more: \+1\.0 KiB; costs of <more>\n {2}none: nothing; costs of <none>$/);
+  assert.match(html, /<td[^>]*>less<\/td><td[^>]*>1022 KiB<\/td><td[^>]*>−2\.0 KiB<\/td><td[^>]*>costs of &(lt|#60);less/);
+  assert.match(String(fitBundle({ ...fit, changes: {}, levers: [] })['text/plain']), /changed for it: nothing/);
 });
 
 test('showing hides its method from loops and comparisons', () => {

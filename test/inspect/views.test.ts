@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { CATEGORIES, type Category } from '../../src/engine/engine';
 import { InvalidArgumentError } from '../../src/errors';
 import type { FreezableLayer } from '../../src/freezing/layer';
+import { parseBertConfig } from '../../src/hub/config';
 import { compare } from '../../src/inspect/compare';
 import type { Figure } from '../../src/inspect/figure';
 import { freezeMapFigure, freezingSavesFigure, timesTrainedFigure } from '../../src/inspect/freezeFigures';
@@ -12,6 +13,7 @@ import { updateMagnitudeByKindFigure, updateMagnitudeDistributionFigure, updateM
 import { activationMemoryFigure, activationMemoryOverStepsFigure, deviceMemoryFigure, stepMemoryFigure } from '../../src/inspect/memoryFigures';
 import { lossFigure, metricsFigure, throughputFigure } from '../../src/inspect/runFigures';
 import { activationsTable, deviceMemoryTable, encodingErrorsTable, healthTable, layersTable } from '../../src/inspect/tables';
+import { planMemory } from '../../src/memory/planner';
 import { byteUnit, formatBytes } from '../../src/units';
 import { GradientComparison } from '../../src/training/gradients';
 import { History } from '../../src/training/history';
@@ -148,6 +150,19 @@ test('memory figures add up the bytes by part, kind and step, in MiB', () => {
   assert.deepEqual([trace(course, 'kept activations').y, trace(course, 'everything on the device').y], [[1, 3, 1], [50, 60, 55]]);
   assert.deepEqual([course.data[2].x, course.data[2].y], [[1], [3]], 'the peak is marked');
   assert.deepEqual(trace(deviceMemoryFigure(historyOf(2)), 'all together').y, [40, 41]);
+});
+
+test('a plan is drawn as a step that ran: its bytes by part and kind, its course, and the peak with temporaries in the title', () => {
+  const plan = planMemory({ config: parseBertConfig({ model_type: 'bert', vocab_size: 50, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64 }), batchSize: 4, length: 16, freezeRate: 0.5 });
+  const parts = activationMemoryFigure(plan);
+  const drawn = parts.data.flatMap((t) => t.y as number[]).reduce((a, b) => a + b, 0);
+  assert.ok(Math.abs(drawn - plan.activationBytes / MIB) < 1e-9);
+  assert.deepEqual(trace(parts, 'static, q2.1').x, ['embeddings', 'layer 0', 'layer 1', 'head']);
+  assert.deepEqual(trace(parts, 'static, q2.1').y, [0, 1, 1, 0].map((layers) => (layers * 4 * 16 * 64) / 2 / MIB));
+  const course = stepMemoryFigure(plan);
+  assert.deepEqual(trace(course, 'kept activations').y, plan.course.map((p) => p.activationBytes / MIB));
+  assert.ok(Math.max(...(trace(course, 'kept activations').y as number[])) === plan.activationBytes / MIB);
+  assert.match(JSON.stringify(course.layout.title), new RegExp(`as planned: peak ${formatBytes(plan.peakBytes).replace('.', '\\.')} with temporaries`));
 });
 
 test('the course of a step says what a layer that is run again keeps, and how many micro-batches there were', () => {

@@ -17,6 +17,8 @@ const trainer = await start(0.9), full = await start(0);
 for (const t of [trainer, full]) for (let i = 0; i < 3; i++) { for await (const r of t.steps(20)); await t.evaluate(); }
 const runs = slimfit.compare(trainer, full);
 const gradients = await trainer.compareGradients({ encodings: 'each' });
+const bertBase = slimfit.parseBertConfig({ model_type: 'bert' });
+const plan = slimfit.planMemory({ config: bertBase, batchSize: 32, length: 128 });
 `;
 
 const figures: Readonly<Record<string, string>> = {
@@ -32,6 +34,8 @@ const figures: Readonly<Record<string, string>> = {
   'activation-memory': 'slimfit.activationMemoryFigure(trainer)',
   'activation-memory-over-steps': 'slimfit.activationMemoryOverStepsFigure(trainer)',
   'step-memory': 'slimfit.stepMemoryFigure(trainer)',
+  'planned-activations': 'slimfit.activationMemoryFigure(plan)',
+  'planned-course': 'slimfit.stepMemoryFigure(plan)',
   'device-memory': 'slimfit.deviceMemoryFigure(trainer)',
   'encoding-errors': 'slimfit.encodingErrorFigure(trainer)',
   'gradient-errors': 'slimfit.gradientErrorFigure(gradients)',
@@ -57,6 +61,8 @@ const tables: Readonly<Record<string, string>> = {
   'table-compare': 'runs',
   'card-preview': 'trainer.peek()',
   'card-record': 'await trainer.step()',
+  'card-plan': 'plan',
+  'card-fit': "slimfit.fitMemory({ config: bertBase, length: 128, batchSize: 128, budget: '3GB' })",
   'card-engines': 'await slimfit.engineChoice()',
 };
 
