@@ -10,6 +10,7 @@ export const LEVERS: readonly (readonly [string, StudySettings])[] = [
   ['paper', {}],
   ['probabilities recomputed', { mode: { ...paper, name: 'recompute', attentionProbs: 'recompute' } }],
   ['q8-row and u8-row codes', { mode: { ...paper, name: 'rows', attentionOperands: 'q8-row', attentionProbs: 'u8-row', downProjectionInput: 'q8-row' } }],
+  ['GELU input in q4-row', { mode: { ...paper, name: 'gelu 4', geluInput: 'q4-row' } }],
   ['GELU input in q8-row', { mode: { ...paper, name: 'gelu', geluInput: 'q8-row' } }],
   ['LayerNorms whole', { mode: { ...paper, name: 'norms', frozenLayerNormShare: undefined } }],
   ['LayerNorms in q8-row', { mode: { ...paper, name: 'coded norms', normalizedValues: 'q8-row' } }],

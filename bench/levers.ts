@@ -24,6 +24,7 @@ const LEVERS: readonly (readonly [string, ActivationScheme, boolean])[] = [
   ['paper + q8-row operands, recompute', { ...paper, attentionOperands: 'q8-row', attentionProbs: 'recompute' }, false],
   ['paper + q8-row down input', { ...paper, downProjectionInput: 'q8-row' }, false],
   ['paper + whole LayerNorms', { ...paper, frozenLayerNormShare: undefined }, false],
+  ['paper + q4-row GELU input', { ...paper, geluInput: 'q4-row' }, false],
   ['paper + q8-row GELU input', { ...paper, geluInput: 'q8-row' }, false],
   ['paper + q8-row LayerNorms', { ...paper, normalizedValues: 'q8-row' }, false],
   ['paper + q8-row LayerNorms and inputs', { ...paper, normalizedValues: 'q8-row', linearInput: 'q8-row' }, false],

@@ -73,9 +73,9 @@ export interface HeldMemory {
  * - `q3.4`: signed 8 bits, [−8, 7.9375], steps of 1/16: linear inputs, attention operands
  * - `q0.8`: unsigned 8 bits, [0, 255/256], steps of 1/256: attention probabilities
  * - `q2.1`: signed 4 bits, [−4, 3.5], steps of 1/2: GELU inputs
- * - `q7.0`, `q8.0`: whole numbers of 8 bits, signed and unsigned: what the row-scaled encodings are made of
+ * - `q7.0`, `q8.0`, `q3.0`: whole numbers of 8 bits, signed and unsigned, and of 4 bits, signed: what the row-scaled encodings are made of
  */
-export type FixedPoint = 'q3.4' | 'q0.8' | 'q2.1' | 'q7.0' | 'q8.0';
+export type FixedPoint = 'q3.4' | 'q0.8' | 'q2.1' | 'q7.0' | 'q8.0' | 'q3.0';
 
 /** What each fixed-point encoding is made of. */
 export const FIXED_POINT: Readonly<Record<FixedPoint, { bits: 4 | 8; scale: number; lo: number; hi: number }>> = {
@@ -84,6 +84,7 @@ export const FIXED_POINT: Readonly<Record<FixedPoint, { bits: 4 | 8; scale: numb
   'q2.1': { bits: 4, scale: 2, lo: -8, hi: 7 },
   'q7.0': { bits: 8, scale: 1, lo: -128, hi: 127 },
   'q8.0': { bits: 8, scale: 1, lo: 0, hi: 255 },
+  'q3.0': { bits: 4, scale: 1, lo: -8, hi: 7 },
 };
 
 /**
@@ -91,17 +92,22 @@ export const FIXED_POINT: Readonly<Record<FixedPoint, { bits: 4 | 8; scale: numb
  * error of an element is at most half a step; costs 4 bytes a row for the step.
  * - `q8-row`: signed 8 bits, codes in [−127, 127]: attention operands, linear inputs
  * - `u8-row`: unsigned 8 bits, codes in [0, 255]: attention probabilities
+ * - `q4-row`: signed 4 bits, codes in [−7, 7]: GELU inputs
  */
-export type RowScaled = 'q8-row' | 'u8-row';
+export type RowScaled = 'q8-row' | 'u8-row' | 'q4-row';
 
 /** The codes of each row-scaled encoding, and the largest one. */
 export const ROW_SCALED: Readonly<Record<RowScaled, { codes: FixedPoint; hi: number }>> = {
   'q8-row': { codes: 'q7.0', hi: 127 },
   'u8-row': { codes: 'q8.0', hi: 255 },
+  'q4-row': { codes: 'q3.0', hi: 7 },
 };
 
 /** Everything that `encode` writes. */
 export type CodeEncoding = FixedPoint | RowScaled;
+
+/** The fixed-point codes that an encoding is made of. */
+export const codesOf = (encoding: CodeEncoding): FixedPoint => (encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint));
 
 /**
  * A tensor in packed codes. The bytes of the codes lie in row-major order in little-endian int32 words, the last word filled up with zero bytes.

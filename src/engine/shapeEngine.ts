@@ -6,7 +6,7 @@ import { InvalidArgumentError } from '../errors';
 import { broadcast } from './baseEngine';
 import { payloadBytes } from './codes';
 import { ComposedEngine, type FixedPointTensor } from './composedEngine';
-import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, type DeviceTensor, type DType, type EncodedTensor, type EngineName, type FixedPoint, type LossResult, type MatmulOptions, type NormalizedCodes, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
+import { type AdamWOptions, type AdamWState, type AttentionGradients, type Category, type CodeEncoding, codesOf, type DeviceTensor, type DType, type EncodedTensor, type EngineName, FIXED_POINT, type FixedPoint, type LossResult, type MatmulOptions, type NormalizedCodes, ROW_SCALED, type RowScaled, type RowStats, type SparseTensor } from './engine';
 
 /**
  * Whose temporaries: `fused` is TensorFlow on a CPU with our kernels, `tensorflow` TensorFlow's own operations (as on a GPU), `composed` the wasm and cpu engines, `webgpu` our kernels on a GPU, which
@@ -239,7 +239,7 @@ export class ShapeEngine extends ComposedEngine<undefined> {
   }
   override normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
     const width = x.shape[x.shape.length - 1];
-    if (!this.webgpu || !(encoding in ROW_SCALED) || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
+    if (!this.webgpu || !(encoding in ROW_SCALED) || FIXED_POINT[codesOf(encoding)].bits === 4 || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
     return { encoded: this.encode(x, encoding), rstd: this.like([x.size / width, 1]) };
   }
   override decodeAffine(...args: Parameters<ComposedEngine<undefined>['decodeAffine']>): DeviceTensor {

@@ -19,6 +19,7 @@ const KIND_COLOURS: Readonly<Record<string, string>> = {
   'static, q8-row': COLOURS.blue,
   'static, u8-row': COLOURS.sky,
   'static, q2.1': COLOURS.green,
+  'static, q4-row': COLOURS.green,
   'static, float32': '#004466',
   'dynamic, float32': COLOURS.vermilion,
   'dynamic, q3.4': COLOURS.orange,

@@ -3,7 +3,7 @@
  * width, A heads. With biases that always train, an encoder layer keeps 32NH + 8NF + 4BAT² + 16N in plain fine-tuning; under SlimFit 3NH + BAT² + NF/2, plus what its training layers add (paper
  * §3.2–3.3, Table 1). With biases that freeze with their weight, nothing is kept below the lowest weight that trains: each part says whether its output still needs a gradient.
  */
-import { type CodeEncoding, FIXED_POINT, type FixedPoint, ROW_SCALED, type RowScaled } from '../engine/engine';
+import { type CodeEncoding, codesOf, FIXED_POINT, ROW_SCALED } from '../engine/engine';
 import type { ActivationEncoding, ActivationRole } from '../tape/roles';
 import { type ActivationMode, type ActivationScheme, schemeOf } from '../tape/scheme';
 
@@ -73,8 +73,7 @@ const words = (bytes: number): number => 4 * Math.ceil(bytes / 4);
 export function encodedBytes(size: number, width: number, encoding: CodeEncoding | 'float32'): number {
   if (encoding === 'float32') return 4 * size;
   const steps = encoding in ROW_SCALED ? 4 * (size / width) : 0;
-  const codes = encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint);
-  return words(Math.ceil((size * FIXED_POINT[codes].bits) / 8)) + steps;
+  return words(Math.ceil((size * FIXED_POINT[codesOf(encoding)].bits) / 8)) + steps;
 }
 
 /** A part of a model, 'embeddings', 'layer 0', … or 'head': notes what it keeps; x [N, H] → [N, H], nothing for the first. */

@@ -3,7 +3,7 @@
  * large, of queries where one head is; the MLP's of N·F elements over blocks of tokens. Every element comes out of the same formula as without blocks, and dropout draws the same mask (RandomKey.offset);
  * only sums over tokens (gradients of weights, of keys and values across blocks of queries) are added up in another order, to the rounding of float32.
  */
-import { type CodeEncoding, type DeviceTensor, type Engine, FIXED_POINT, type FixedPoint } from '../engine/engine';
+import { type CodeEncoding, codesOf, type DeviceTensor, type Engine, FIXED_POINT } from '../engine/engine';
 import { InvalidArgumentError } from '../errors';
 import type { ActivationMode, ActivationScheme } from '../tape/scheme';
 
@@ -65,7 +65,7 @@ export type BlockEncoding = CodeEncoding | 'float32' | undefined;
  */
 function wordUnits(size: number, encoding: BlockEncoding): number {
   if (encoding === undefined || encoding === 'float32') return 1;
-  const perWord = encoding in FIXED_POINT ? 32 / FIXED_POINT[encoding as FixedPoint].bits : 4;
+  const perWord = 32 / FIXED_POINT[codesOf(encoding)].bits;
   let units = 1;
   while ((units * size) % perWord !== 0) units++;
   return units;

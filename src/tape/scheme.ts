@@ -31,7 +31,7 @@ export interface ActivationScheme {
    */
   readonly attentionProbs: CodeEncoding | 'float32' | 'recompute';
   /**
-   * 4NF in float32, NF + 4N as `q8-row`, NF/2 as `q2.1`: in 4 bits the largest part of the gradient's error on small models. With `recompute` the MLP's input is kept instead, as `linearInput` says, and
+   * 4NF in float32, NF + 4N as `q8-row`, NF/2 as `q2.1`, NF/2 + 4N as `q4-row`: in 4 bits the largest part of the gradient's error on small models. With `recompute` the MLP's input is kept instead, as `linearInput` says, and
    * backward computes GELU's input, and the down projection's, from it again: NH + 4N as `q8-row`, nothing where `normalizedValues` keeps the same; one more of the MLP's two products, a third of a layer's
    * forward.
    */

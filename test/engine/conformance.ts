@@ -302,7 +302,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
 
   it('layer norm by codes: they are those of the normalised values, and its input gradient and the values behind the affine come of what they stand for', async (e, r) => {
     for (const shape of [[3, 8], [2, 3, 5], [2, 300]])
-      for (const encoding of ['q8-row', 'q3.4', 'q2.1'] as const) {
+      for (const encoding of ['q8-row', 'q4-row', 'q3.4', 'q2.1'] as const) {
         const H = shape[shape.length - 1];
         const [x, g, w, b] = [random(r, shape, 2), random(r, shape), random(r, [H]), random(r, [H])];
         const [tx, tg, tw, tb] = [x, g, w, b].map(up);
@@ -462,8 +462,8 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     }
   }, 1);
 
-  it('row-scaled codes have each row’s own step, float32(max)/127 or /255, lose at most half of it, and are equal to the bit on every engine', async (e, r) => {
-    for (const [encoding, hi] of [['q8-row', 127], ['u8-row', 255]] as const)
+  it('row-scaled codes have each row’s own step, float32(max)/127, /255 or /7, lose at most half of it, and are equal to the bit on every engine', async (e, r) => {
+    for (const [encoding, hi] of [['q8-row', 127], ['u8-row', 255], ['q4-row', 7]] as const)
       for (const shape of [[4, 5], [2, 3, 7], [1, 1]]) {
         const width = shape[shape.length - 1];
         const x = random(r, shape);
@@ -480,10 +480,13 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
         const steps = await e.read(packed.steps!);
         const got = await e.read(back);
         assert.deepEqual(back.shape, shape);
-        assert.equal(packed.payloadBytes, sized.length);
-        assert.equal(words.length, Math.ceil(sized.length / 4));
+        const bytes = encoding === 'q4-row' ? Math.ceil(sized.length / 2) : sized.length;
+        assert.equal(packed.payloadBytes, bytes);
+        assert.equal(words.length, Math.ceil(bytes / 4));
         assert.equal(steps.length, sized.length / width);
-        const codes = encoding === 'u8-row' ? new Uint8Array(words.buffer, words.byteOffset, sized.length) : new Int8Array(words.buffer, words.byteOffset, sized.length);
+        const packedBytes = new Uint8Array(words.buffer, words.byteOffset, bytes);
+        const nibble = (i: number) => (i < bytes ? packedBytes[i] >> 4 : packedBytes[i - bytes] & 15) - 8;
+        const codes = sized.map((_, i) => (encoding === 'q4-row' ? nibble(i) : encoding === 'u8-row' ? packedBytes[i] : (packedBytes[i] << 24) >> 24));
         sized.forEach((v, i) => {
           const row = sized.slice(Math.floor(i / width) * width, (Math.floor(i / width) + 1) * width);
           const step = Math.fround(Math.max(...row.map(Math.abs)) / hi);

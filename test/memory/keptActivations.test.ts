@@ -29,6 +29,7 @@ const SCHEMES_TRIED: readonly ActivationScheme[] = [
   { ...SCHEMES.paper, name: 'paper, probabilities recomputed', attentionProbs: 'recompute' },
   { ...SCHEMES.paper, name: 'paper, LayerNorms whole', frozenLayerNormShare: undefined },
   { ...SCHEMES.paper, name: 'paper, a step for each row', attentionOperands: 'q8-row', attentionProbs: 'u8-row', geluInput: 'q8-row', downProjectionInput: 'q8-row' },
+  { ...SCHEMES.paper, name: 'paper, 4 bits and a step for each row', attentionOperands: 'q4-row', geluInput: 'q4-row', normalizedValues: 'q4-row', linearInput: 'q4-row' },
   { ...SCHEMES.exact, name: 'exact, LayerNorms in a code that linear maps do not read', normalizedValues: 'q8-row' },
   { ...SCHEMES.paper, name: 'paper, inputs in codes', linearInput: 'q8-row' },
   { ...SCHEMES.exact, name: 'exact, MLP computed again', geluInput: 'recompute' },

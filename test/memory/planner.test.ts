@@ -72,6 +72,7 @@ for (const [kernels, make, missing] of ENGINES)
         { mode: 'exact', blockBytes: 1 },
         { mode: 'tuned', blockBytes: 150 },
         { mode: 'paper', blockBytes: 1600 },
+        { mode: { ...SCHEMES.paper, attentionOperands: 'q4-row', geluInput: 'q4-row', normalizedValues: 'q4-row' } },
         { mode: { ...SCHEMES.paper, attentionProbs: 'u8-row' }, optimizer: { weightDecay: 0 }, magnitude: 'relative-l2' },
         { mode: 'exact', frozen: [], gradientCheckpointing: true },
         { mode: 'paper', gradientCheckpointing: true },

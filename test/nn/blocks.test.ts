@@ -32,7 +32,7 @@ const SCHEMES_TRIED: readonly ActivationScheme[] = [
   ...Object.values(SCHEMES),
   { ...SCHEMES.exact, name: 'exact, recomputed', attentionProbs: 'recompute' },
   { ...SCHEMES.paper, name: 'paper, probabilities dropped', attentionDropout: 'probabilities' },
-  { ...SCHEMES.paper, name: 'rows', attentionOperands: 'q8-row', attentionProbs: 'u8-row', geluInput: 'q8-row', downProjectionInput: 'q8-row' },
+  { ...SCHEMES.paper, name: 'rows', attentionOperands: 'q8-row', attentionProbs: 'u8-row', geluInput: 'q4-row', downProjectionInput: 'q8-row' },
   { ...SCHEMES.exact, name: '4 bits', attentionOperands: 'q2.1', attentionProbs: 'q2.1', geluInput: 'q2.1', downProjectionInput: 'q2.1' },
 ];
 

@@ -10,7 +10,7 @@ import { type AdamWOptions, type AdamWState, type DeviceTensor, type EncodedTens
 import { TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
 import { type Id, TensorflowEngine } from './tensorflowEngine';
 
-const DECODE: Readonly<Record<FixedPoint, string>> = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4', 'q7.0': 'SlimfitDecodeInt8', 'q8.0': 'SlimfitDecodeUint8' };
+const DECODE: Readonly<Record<FixedPoint, string>> = { 'q3.4': 'SlimfitDecodeInt8', 'q0.8': 'SlimfitDecodeUint8', 'q2.1': 'SlimfitDecode4', 'q7.0': 'SlimfitDecodeInt8', 'q8.0': 'SlimfitDecodeUint8', 'q3.0': 'SlimfitDecode4' };
 
 /** TensorFlow on a CPU, with the library of fused kernels loaded. The kernels trust sizes, so they are looked at here. */
 export class FusedEngine extends TensorflowEngine {

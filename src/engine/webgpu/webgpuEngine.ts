@@ -14,6 +14,7 @@ import {
   type AttentionSettings,
   type Category,
   type CodeEncoding,
+  codesOf,
   type DeviceTensor,
   type DType,
   type EncodedTensor,
@@ -60,8 +61,8 @@ const SCALARS = 7;
 /** Bits of infinity and of a NaN. */
 const [INFINITE, NAN] = [0x7f800000, 0x7fc00000];
 
-/** The fixed-point codes that an encoding is made of. */
-const codesOf = (encoding: CodeEncoding): FixedPoint => (encoding in ROW_SCALED ? ROW_SCALED[encoding as RowScaled].codes : (encoding as FixedPoint));
+/** Whether a row-scaled encoding of rows of that width has no word with codes of two rows: 4-bit codes have one of either half of the tensor in a byte. */
+const wholeWords = (encoding: CodeEncoding, width: number): boolean => encoding in ROW_SCALED && FIXED_POINT[codesOf(encoding)].bits === 8 && width % 4 === 0;
 
 /** Random bits below it drop an element. */
 const dropThreshold = (p: number): number => Math.min(Math.ceil(p * 2 ** 32), 2 ** 32 - 1);
@@ -495,8 +496,7 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   }
   override normalizeEncoded(x: DeviceTensor, eps: number, encoding: CodeEncoding): NormalizedCodes {
     const width = x.shape[x.shape.length - 1];
-    // No word may have codes of two rows.
-    if (!(encoding in ROW_SCALED) || width % 4 !== 0) return super.normalizeEncoded(x, eps, encoding);
+    if (!wholeWords(encoding, width)) return super.normalizeEncoded(x, eps, encoding);
     const { codes, hi } = ROW_SCALED[encoding as RowScaled];
     return this.scope(() => {
       const words = this.make([x.size / 4], () => {}, 'int32');
@@ -646,11 +646,10 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const width = x.shape[x.shape.length - 1];
     const shape = [x.size / width, 1];
     return this.scope(() => {
-      if (width % 4 !== 0) {
+      if (!wholeWords(encoding, width)) {
         const steps = this.make(shape, (out) => this.rowwise('steps', stepsKernel, [x], [out], x, hi));
         return { ...this.packed(x, codes, steps), encoding, steps };
       }
-      // No word has codes of two rows.
       const [words, steps] = [this.make([x.size / 4], () => {}, 'int32'), this.make(shape, () => {})];
       const lanes = encodeLanes(width);
       this.gpu.each(`encode rows ${codes} ${lanes}`, () => encodeRowsKernel(codes, lanes), [this.raw(x)], [words, steps].map((t) => this.raw(t)), [shape[0], width / 4, hi], shape[0], ENCODE_THREADS / lanes);
