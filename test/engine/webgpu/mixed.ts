@@ -248,9 +248,10 @@ const hiding = (B: number, T: number): Ref => ({ shape: [B, 1, 1, T], data: Arra
 
 for (const [maker, d, T, more] of [
   ['nvidia', 64, 70, {}],
-  ['amd', 64, 37, {}],
+  // Of 48 values a chunk of 16 is left over, and so are threads that fetch.
+  ['amd', 48, 37, {}],
   ['intel', 32, 70, { encoding: 'q8-row' }],
-  ['apple', 32, 70, { encoding: 'q3.4' }],
+  ['apple', 16, 70, { encoding: 'q3.4' }],
 ] as const)
   test(`attention of ${T} tokens in heads of ${d} with a mask and dropout${'encoding' in more ? `, backward from ${more.encoding}` : ''}, on units like those of ${maker}: the context and all gradients are those of float64 from rounded operands, and equal to the bit every time`, async () => {
     await checkAttention(await engineOn(emulatedUnit(SHAPES[maker])), maker, { sizes: [2, T, 2, d], mask: hiding(2, T), dropped: 0.1, ...more });

@@ -2,17 +2,18 @@
  * Attention on matrix units: what attention.ts computes, operands rounded to float16 on their way into workgroup memory, products summed in float32, softmax and dropout in float32, and the weights of the second product
  * (P, dS) rounded to float16 (Dao et al. 2022, FlashAttention, arXiv 2205.14135, algorithms 1 and 4).
  *
- * A workgroup is four subgroups with 64 rows of one head (queries; of the gradients of keys and values: keys). Each subgroup holds its 16 rows as left operands in registers, and what is added up over the other side.
- * That side is walked over in blocks, two barriers a block: products of rows and columns go through `cells` to the threads, since a matrix's elements cannot be told apart in registers; the threads, lanes/16 of them for a row,
- * make weights of them and put these into `tile`, from where the second product takes them. The next block is fetched into registers meanwhile.
+ * A workgroup is four subgroups with 64 rows of one head (queries; of the gradients of keys and values: keys). Each subgroup holds its 16 rows as left operands in registers, and what is added up over the other side, which is
+ * walked over in blocks. Products of rows and columns go through `cells` to the threads, since a matrix's elements cannot be told apart in registers; the threads, lanes/16 of them for a row, make weights of them and put these into
+ * `tile`, from where the second product takes them. The next block is fetched into registers meanwhile. A block has two barriers (forward's, whose threads must agree, four).
  *
  * Sums in matrix registers cannot be scaled row by row either. Forward weighs by exp(s − top) where `top` is a row's largest score when it was last looked for; only when a score of the workgroup exceeds it by more than SLACK
  * do the sums go through `cells` and are scaled (as FlashAttention-4 does): seldom after the first block, where there are none yet. Backward's rows take two walks, one for top, sum and D and one for dS = P·(dP − D): the
  * single walk of attention.ts, Σ P·dP·k − D·Σ P·k, would be a difference of two large sums of rounded weights. Scales (1/sqrt(d), dropout's 1/(1 − p)) are applied to finished sums, not to what is rounded.
  *
- * Bound: forward multiplies 4·T²·d a head, backward 18·T²·d (rows 10, columns 8). For each 16 rows and 32 columns of d = 64 forward moves about 16 KiB through workgroup memory for 131 kFLOP, 8 FLOP a byte: at 128 bytes
- * a clock and core that is 1,024 FLOP, between a half and all of what today's cores multiply; backward 7. An exponential for each 4·d (backward: for each 6·d) FLOP keeps the other units as busy. Of global memory a workgroup reads all
- * columns once a walk, 2·T·d values for 64·T·d·4 FLOP: 32 FLOP a byte, from caches since the workgroups of a head share them.
+ * Bound, not measured: forward multiplies 4·T²·d a head, backward 18·T²·d (rows 10, columns 8). For 16 rows and 32 columns of d = 64 forward moves 16 KiB through workgroup memory (right operands 8, scores 4, weights and the next
+ * block 2 each) for 131 kFLOP: 8 FLOP a byte, backward's walks 7, 8 and 8. At 128 bytes a clock and core that is 1,024 FLOP, between a quarter (H100) and all (RTX 4090) of what a core's matrix units do. An exponential and about ten
+ * other instructions for each 4·d FLOP of forward (with dropout 30) keep a core's other units about as long. A workgroup reads all columns once a walk, 8·T·d bytes for 64·T·4·d FLOP: 32 FLOP a byte, from caches, since the workgroups
+ * of a head share them.
  */
 import type { Kernel } from '../kernel';
 import type { MatrixAccess, MatrixShape, MatrixUnit } from '../matrixUnit';
@@ -179,6 +180,9 @@ fn kept4(first: u32, step: u32) -> vec4<bool> { return vec4<bool>(kept(first), k
 /** Four neighbours of a row of `mask`, the last one's beyond the end: those from `first` on. */
 const maskFour = (first: string): string => `vec4f(${LANES.map((_, i) => `mask[masks + min(${first} + ${i}u, p.T - 1u)]`).join(', ')})`;
 
+/** The largest of a thread's scores, `s<j>`. */
+const highestOf = (fours: readonly number[]): string => fours.reduce((m, j) => (j === 0 ? 'most(s0)' : `max(${m}, most(s${j}))`), '');
+
 /** Which of four columns from `first` on there are. */
 const inside = (first: string): string => `vec4u(${first}) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.T)`;
 
@@ -192,8 +196,8 @@ export function mixedAttentionKernel(kind: AttentionKind, unit: MatrixUnit): Ker
   // Beyond the last token are the last one's scores, so that none of them is the largest by itself; their weights are 0.
   const score = (j: number) => `cells[own + part + ${j * perRow}u] * p.scale${mask ? ` + hidden[seen + part + ${j * perRow}u]` : ''}`;
   const column = (j: number) => `c0 + 4u * part + ${4 * j * perRow}u`;
-  /** Weights below `top` into the tile; their sum into `more`. */
-  const weights = `
+  /** Weights of scores below `top` into the tile; their sum into `more`. */
+  const weights = (score: (j: number) => string) => `
         more = 0.0;
         ${fours
           .map((j) => {
@@ -229,11 +233,11 @@ ${mask ? `var<workgroup> hidden: array<vec4f, ${COLUMNS / 2}>;` : ''}`,
       ${mask ? `let seen = c0 / 4u % ${COLUMNS / 2}u;\n      let nextHidden = ${maskFour(`c0 + ${COLUMNS}u + lid % ${COLUMNS / 4}u * 4u`)};` : ''}
       ${products('q', K, COLUMNS, 0)}
       workgroupBarrier();
-      var high = most(${score(0)});
-      ${fours.slice(1).map((j) => `high = max(high, most(${score(j)}));`).join('\n      ')}
+      ${fours.map((j) => `let s${j} = ${score(j)};`).join('\n      ')}
+      let high = ${highestOf(fours)};
       if (high > top + ${SLACK}) { atomicStore(&exceeded, c0); }
       var more = 0.0;
-      if (c0 > 0u) { ${weights}
+      if (c0 > 0u) { ${weights((j) => `s${j}`)}
       }
       ${place('v', V)}
       ${place('k', K)}
@@ -246,7 +250,7 @@ ${mask ? `var<workgroup> hidden: array<vec4f, ${COLUMNS / 2}>;` : ''}`,
         let less = exp1(top - highest);
         top = highest;
         total *= less;
-        ${weights}
+        ${weights(score)}
         workgroupBarrier();
         if (c0 > 0u) {${throughCells('o', () => 'cells[own + c] *= less;', (at, o) => `${o} = again(${at});`)}
         }
@@ -300,7 +304,7 @@ export function mixedAttentionRowsKernel(kind: AttentionGradKind, { gradient, st
       ${mask ? `if (lid < ${HALF / 4}u) { hidden[${HALF / 4}u - seen + lid] = nextHidden; }` : ''}
       workgroupBarrier();${after}
     }`;
-  const highest = fours.map((j) => `let s${j} = ${score(j)};`).join('\n      ');
+  const scores = fours.map((j) => `let s${j} = ${score(j)};`).join('\n      ');
   return kernel(
     kind,
     [operand('q', forms.q, d, 'last'), operand('k', forms.k, d, 'last'), ...(v ?? [])],
@@ -316,8 +320,8 @@ export function mixedAttentionRowsKernel(kind: AttentionGradKind, { gradient, st
     var sum = 0.0;
     var along = 0.0;
     ${walk(
-      `${highest}
-      let higher = max(high, ${fours.reduce((m, j) => (j === 0 ? 'most(s0)' : `max(${m}, most(s${j}))`), '')});
+      `${scores}
+      let higher = max(high, ${highestOf(fours)});
       let less = exp1(high - higher);
       high = higher;
       sum *= less;
