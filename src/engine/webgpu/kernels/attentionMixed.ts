@@ -96,8 +96,8 @@ function parts(unit: MatrixUnit, d: number) {
         })
         .join('\n      ')}`;
 
-  /** Does `each` with a row of sums, so many fours of it at a time in `cells`: `cells[own + c]` for c of the thread; `after` with the subgroups' matrices. */
-  const throughCells = (name: string, each: (first: number, columns: number) => string, after?: (at: string, matrix: string) => string) =>
+  /** Does `each` with the thread's fours `c` of its row of sums, which lie at `cells[own + c]`, COLUMNS at a time from four `first` on; then `after` with each matrix. */
+  const throughCells = (name: string, each: (first: number) => string, after?: (at: string, matrix: string) => string) =>
     count(Math.ceil(d / COLUMNS))
       .map((h) => {
         const columns = Math.min(COLUMNS, d - h * COLUMNS);
@@ -106,7 +106,7 @@ function parts(unit: MatrixUnit, d: number) {
         return `
     ${here.map((s) => `store(${place(s.i, s.j)}, ${s.name});`).join(' ')}
     workgroupBarrier();
-    for (var c = part; c < ${columns / 4}u; c += ${perRow}u) { ${each((h * COLUMNS) / 4, columns)} }
+    for (var c = part; c < ${columns / 4}u; c += ${perRow}u) { ${each((h * COLUMNS) / 4)} }
     workgroupBarrier();${after ? `\n    ${here.map((s) => after(place(s.i, s.j), s.name)).join(' ')}\n    workgroupBarrier();` : ''}`;
       })
       .join('');
@@ -362,16 +362,17 @@ export function mixedAttentionColumnsKernel(kind: AttentionGradKind, { dk, dv }:
   const { declare: declareNext, fetch, place } = staging(HALF);
   const columns = [['q', Q], ['g', G]] as const;
   /** Of the four queries of a thread: its largest score, 1/sum, D. */
-  const ofRows = (j: number, of: string) => `vec4f(${LANES.map((_, i) => `known[seen + 4u * part + ${4 * j * perRow + i}u].${of}`).join(', ')})`;
+  const ofRows = (of: string) => `vec4f(${LANES.map((_, i) => `of${i}.${of}`).join(', ')})`;
   const block = (j: number) => {
     const column = `c0 + 4u * part + ${4 * j * perRow}u`;
     const at = `own + part + ${j * perRow}u`;
-    const w = `let w = select(vec4f(), exp4(${fourOf(perRow, j, 'S')} * p.scale${mask ? ' + hidden' : ''} - ${ofRows(j, 'x')}) * ${ofRows(j, 'y')}, ${inside(column)});`;
+    const queries = LANES.map((_, i) => `let of${i} = known[seen + 4u * part + ${4 * j * perRow + i}u];`).join(' ');
+    const w = `let w = select(vec4f(), exp4(${fourOf(perRow, j, 'S')} * p.scale${mask ? ' + hidden' : ''} - ${ofRows('x')}) * ${ofRows('y')}, ${inside(column)});`;
     const kept = dropout ? ` let kept = kept4((head * p.T + ${column}) * p.T + r0 + row, p.T);` : '';
     const drop = (x: string) => (dropout ? `select(vec4f(), ${x}, kept)` : x);
     const values = dv ? ` tile[${at}] = halves(${drop('w')});` : '';
-    const keys = dk ? ` tile[${at} + ${HALF / 4}u] = halves(w * (${drop(`${fourOf(perRow, j, 'dP')}${dropout ? ' * p.keep' : ''}`)} - ${ofRows(j, 'z')}));` : '';
-    return `{ ${w}${kept}${values}${keys} }`;
+    const keys = dk ? ` tile[${at} + ${HALF / 4}u] = halves(w * (${drop(`${fourOf(perRow, j, 'dP')}${dropout ? ' * p.keep' : ''}`)} - ${ofRows('z')}));` : '';
+    return `{ ${queries} ${w}${kept}${values}${keys} }`;
   };
   return kernel(
     kind,
