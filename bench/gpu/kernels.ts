@@ -120,7 +120,23 @@ function products(s: Setting): Case[] {
   const heads = [s.batch, s.heads, s.tokens, s.hidden / s.heads];
   const scores = [s.batch, s.heads, s.tokens, s.tokens];
   const attention = { flops: 2 * s.batch * s.tokens ** 2 * s.hidden, bytes: 4 * (2 * sizeOf(heads) + sizeOf(scores)), product: true };
+  // In one piece: no scores in memory. Backward needs five products at least: the scores again, and one for each gradient, and that of the probabilities.
+  const [whole, values] = [[s.batch, s.tokens, s.hidden], s.batch * s.tokens * s.hidden];
+  const settings = { heads: s.heads, scale: 0.125 };
+  const streamed: Case[] = [
+    { kernel: 'attention, forward', shape: heads.join(' × '), bytes: 16 * values, flops: 2 * attention.flops, product: true, operands: { q: whole, k: whole, v: whole }, call: (e, t) => void e.attention(t.q, t.k, t.v, settings) },
+    {
+      kernel: 'attention, backward',
+      shape: heads.join(' × '),
+      bytes: 28 * values,
+      flops: 5 * attention.flops,
+      product: true,
+      operands: { g: whole, q: whole, k: whole, v: whole },
+      call: (e, t) => void e.attentionGrad(t.g, t.q, t.k, t.v, settings, { dq: true, dk: true, dv: true }),
+    },
+  ];
   return [
+    ...streamed,
     ...linear(s.hidden, s.hidden),
     ...linear(s.intermediate, s.hidden),
     ...linear(s.hidden, s.intermediate),

@@ -15,7 +15,7 @@
 export type EngineName = 'tensorflow' | 'wasm' | 'cpu' | 'webgpu';
 
 /**
- * In what matrix products are computed. `mixed`: operands are rounded to float16 (11 bits, up to 65,504), products summed in float32, results float32. Everything else, and all that is stored, is float32 in either, and so is attention where an engine streams it.
+ * In what matrix products are computed. `mixed`: operands are rounded to float16 (11 bits, up to 65,504), products summed in float32, results float32. Everything else, and all that is stored, is float32 in either. Where an engine streams attention its probabilities, and the gradients of its scores, are operands like others.
  */
 export type Precision = 'float32' | 'mixed';
 

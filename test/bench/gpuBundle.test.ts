@@ -78,7 +78,7 @@ test('the bundle has at most 60 MB, and runs where there is a driver but no Node
   }
   const kernels = lines.filter((l) => l.kind === 'kernel');
   assert.ok(kernels.length >= 40, `${kernels.length} operations`);
-  for (const k of ['linear, weight gradient', 'layer norm', 'softmax', 'attention, q·kᵀ', 'GELU', 'encode q3.4', 'largest tenth (topK)', 'embedding gradient', 'AdamW with the magnitude', 'cross-entropy']) assert.match(table, new RegExp(`\\| ${k.replace(/[()]/g, '\\$&')} \\| `));
+  for (const k of ['linear, weight gradient', 'layer norm', 'softmax', 'attention, forward', 'attention, backward', 'attention, q·kᵀ', 'GELU', 'encode q3.4', 'largest tenth (topK)', 'embedding gradient', 'AdamW with the magnitude', 'cross-entropy']) assert.match(table, new RegExp(`\\| ${k.replace(/[()]/g, '\\$&')} \\| `));
   assert.match(table, /Rehearsal with tiny shapes/);
   assert.match(table, /copy [\d.]+ GB\/s/);
   // What was unpacked is gone again.

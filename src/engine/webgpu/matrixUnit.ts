@@ -14,17 +14,17 @@ export interface MatrixShape {
   readonly mostLanes: number;
 }
 
-/** How a kernel's tiles lie: arrays of four halves, `tile_a` and `tile_b`, and of floats, `cells`. Steps are in elements of their arrays. */
-export interface MatrixTiles {
-  /** From a row of A's tile to the next, and whether these are rows along K. */
-  readonly stepA: number;
-  readonly alongA: boolean;
-  readonly stepB: number;
-  readonly alongB: boolean;
-  /** From a row of biases in `cells` to the next; undefined where there are none. */
-  readonly stepBias: number | undefined;
-  /** Whether `y` is an array of vec4f, of rows of p.N elements. */
-  readonly vectorOut: boolean;
+/** A function of WGSL by which a matrix comes from an array, or goes into one: `name(at)` gives the matrix whose first element lies there, `name(at, sum)` puts a sum there. */
+export interface MatrixAccess {
+  readonly name: string;
+  /** What it gives; `put` puts a `Sum`. */
+  readonly of: 'Left' | 'Right' | 'Sum' | 'put';
+  /** The array: of Halves for operands; for sums of f32, or of vec4f. `at` and `step` are in its elements. */
+  readonly array: string;
+  readonly vectors: boolean;
+  /** From a row of the matrix to the next, or from a column: `rows` says which of them lie together. */
+  readonly step: number | string;
+  readonly rows: boolean;
 }
 
 /** A matrix unit, and the WGSL that uses it. */
@@ -34,35 +34,33 @@ export interface MatrixUnit extends MatrixShape {
   /** How `main` gets `sg`, the number of the subgroup in its workgroup: an argument, or statements. */
   readonly builtins: readonly string[];
   readonly prologue: string;
-  /**
-   * Types and functions: `Halves`, four float16, and `halves(vec4f)` that rounds to them; `Left`, `Right` and `Sum`, and `left(at)`, `right(at)` and, with biases, `biases(at)` that load them from tile_a, tile_b and cells; `multiply(left, right, sum)`;
-   * `store(at, sum)` into cells, in rows of N; with vectorOut `put(at, sum)` into y, `at` counted in vec4f.
-   */
-  functions(tiles: MatrixTiles): string;
+  /** Types and functions: `Halves`, four float16, and `halves(vec4f)` that rounds to them; `Left`, `Right` and `Sum`; `multiply(left, right, sum)`; and the accesses. The operands `Right` of a kernel all come from one array. */
+  functions(accesses: readonly MatrixAccess[]): string;
 }
 
 /** A device's matrix unit. @param pinned whether the number of lanes must be asked for, since the device has several */
 export function subgroupMatrices(shape: MatrixShape, pinned: boolean): MatrixUnit {
   const { M, N, K, lanes } = shape;
-  const load = (type: string, tile: string, step: number, rows: boolean) => `return subgroupMatrixLoad<${type}, ${rows ? 'row_major' : 'col_major'}>(&${tile}, at, ${step}u);`;
+  const access = ({ name, of, array, step, rows }: MatrixAccess): string => {
+    const order = rows ? 'row_major' : 'col_major';
+    const by = typeof step === 'number' ? `${step}u` : step;
+    if (of === 'put') return `fn ${name}(at: u32, s: Sum) { subgroupMatrixStore<${order}>(&${array}, at, s, ${by}); }`;
+    return `fn ${name}(at: u32) -> ${of} { return subgroupMatrixLoad<${of}, ${order}>(&${array}, at, ${by}); }`;
+  };
   return {
     ...shape,
     enables: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix', ...(pinned ? ['subgroup_size_control'] : [])],
     attributes: pinned ? `@subgroup_size(${lanes})` : '',
     builtins: ['@builtin(subgroup_id) sg: u32'],
     prologue: '',
-    functions: ({ stepA, alongA, stepB, alongB, stepBias, vectorOut }) => `
+    functions: (accesses) => `
 alias Halves = vec4h;
 alias Left = subgroup_matrix_left<f16, ${K}, ${M}>;
 alias Right = subgroup_matrix_right<f16, ${N}, ${K}>;
 alias Sum = subgroup_matrix_result<f32, ${N}, ${M}>;
 fn halves(v: vec4f) -> Halves { return vec4h(v); }
-fn left(at: u32) -> Left { ${load('Left', 'tile_a', stepA, alongA)} }
-fn right(at: u32) -> Right { ${load('Right', 'tile_b', stepB, !alongB)} }
-${stepBias ? `fn biases(at: u32) -> Sum { ${load('Sum', 'cells', stepBias, true)} }` : ''}
 fn multiply(l: Left, r: Right, s: Sum) -> Sum { return subgroupMatrixMultiplyAccumulate(l, r, s); }
-fn store(at: u32, s: Sum) { subgroupMatrixStore<row_major>(&cells, at, s, ${N}u); }
-${vectorOut ? 'fn put(at: u32, s: Sum) { subgroupMatrixStore<row_major>(&y, at, s, p.N / 4u); }' : ''}`,
+${accesses.map(access).join('\n')}`,
   };
 }
 

@@ -38,6 +38,7 @@ import type { Kernel } from './kernel';
 import type { MatrixUnit } from './matrixUnit';
 import { ADAMW_CHUNK, adamwKernel, magnitudeKernel } from './kernels/adamw';
 import { ATTENTION_BLOCK, attentionColumnsKernel, attentionGradKey, type AttentionGradKind, attentionKernel, attentionKey, attentionRowsKernel, type OperandForm, WIDEST_HEAD } from './kernels/attention';
+import { mixedAttentionColumnsKernel, mixedAttentionFits, mixedAttentionKernel, mixedAttentionRowsKernel } from './kernels/attentionMixed';
 import { decodeFunction, ENCODE_THREADS, encodeKernel, encodeLanes, encodeRowsKernel, stepsKernel } from './kernels/codes';
 import { broadcastStrides, collapse, elementwise, rowMajor, strided, type Walk } from './kernels/elementwise';
 import { countLabels, crossEntropyRows, meanLoss } from './kernels/loss';
@@ -537,23 +538,25 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
     const { seed, counter, offset = 0 } = dropout?.key ?? { seed: 0, counter: 0 };
     const drops = dropout ? [seed, counter, offset, dropThreshold(dropout.p), 1 / (1 - dropout.p)] : [];
     const groups = [Math.ceil(T / ATTENTION_BLOCK), Math.min(B * heads, MOST_GROUPS)] as const;
-    return { kind: { d, mask: mask !== undefined, dropout: dropout !== undefined }, masks: mask ? [this.raw(mask)] : [], params: [T, heads, B * heads, scale, ...drops], groups };
+    // Blocks of either have as many rows.
+    const unit = this.matrix && mixedAttentionFits(T, d, this.matrix) ? this.matrix : undefined;
+    return { unit, name: unit ? 'mixed attention' : 'attention', kind: { d, mask: mask !== undefined, dropout: dropout !== undefined }, masks: mask ? [this.raw(mask)] : [], params: [T, heads, B * heads, scale, ...drops], groups };
   }
 
   override attention(q: DeviceTensor, k: DeviceTensor, v: DeviceTensor, settings: AttentionSettings): DeviceTensor {
     this.checkSizes('attention', q.size, k, v);
     const call = this.attentionCall(q.shape, settings);
     if (!call) return super.attention(q, k, v, settings);
-    const { kind, masks, params, groups } = call;
+    const { unit, name, kind, masks, params, groups } = call;
     const reads = [q, k, v].map((t) => this.raw(t));
-    return this.make(q.shape, (out) => this.gpu.run(`attention ${attentionKey(kind)}`, () => attentionKernel(kind), [...reads, ...masks], [out], params, ...groups));
+    return this.make(q.shape, (out) => this.gpu.run(`${name} ${attentionKey(kind)}`, () => (unit ? mixedAttentionKernel(kind, unit) : attentionKernel(kind)), [...reads, ...masks], [out], params, ...groups));
   }
 
   override attentionGrad(...args: Parameters<ComposedEngine<Slot>['attentionGrad']>): AttentionGradients {
     const [grad, q, k, v, settings, wanted] = args;
     const call = this.attentionCall(grad.shape, settings);
     if (!call || ((wanted.dq || wanted.dk) && !v)) return super.attentionGrad(...args);
-    const { kind, masks, params, groups } = call;
+    const { unit, name, kind, masks, params, groups } = call;
     const { dq: wantsQ, dk, dv } = wanted;
     if (!(wantsQ || dk || dv)) return {};
     return this.scope(() => {
@@ -573,10 +576,12 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
       const made = (...tensors: readonly (DeviceTensor | undefined)[]) => tensors.flatMap((t) => (t ? [this.raw(t)] : []));
       const walk = { gradient: wantsQ, statistics: rows !== undefined };
       const fixed = [...ofQ!.slots, ...ofK!.slots];
-      this.gpu.run(`attention rows ${wantsQ} ${walk.statistics} ${key}`, () => attentionRowsKernel(gradKind, walk), [...fixed, ...(ofV ? [...ofV.slots, g] : []), ...masks], made(dq, rows), params, ...groups);
+      const makeRows = () => (unit ? mixedAttentionRowsKernel(gradKind, walk, unit) : attentionRowsKernel(gradKind, walk));
+      this.gpu.run(`${name} rows ${wantsQ} ${walk.statistics} ${key}`, makeRows, [...fixed, ...(ofV ? [...ofV.slots, g] : []), ...masks], made(dq, rows), params, ...groups);
       if (!rows) return { dq };
       const of = { dk: dk ? like() : undefined, dv: dv ? like() : undefined };
-      this.gpu.run(`attention columns ${dk} ${dv} ${key}`, () => attentionColumnsKernel(gradKind, { dk, dv }), [...fixed, ...(dk ? ofV!.slots : []), g, ...made(rows), ...masks], made(of.dk, of.dv), params, ...groups);
+      const makeColumns = () => (unit ? mixedAttentionColumnsKernel(gradKind, { dk, dv }, unit) : attentionColumnsKernel(gradKind, { dk, dv }));
+      this.gpu.run(`${name} columns ${dk} ${dv} ${key}`, makeColumns, [...fixed, ...(dk ? ofV!.slots : []), g, ...made(rows), ...masks], made(of.dk, of.dv), params, ...groups);
       return { dq, ...of };
     });
   }

@@ -1,6 +1,8 @@
-/** Products in mixed precision, and long sums in slices, on a device without matrix units: what a unit computes is emulated (emulatedUnit.ts), all else is the kernel's own text. */
+/** Products and attention in mixed precision, and long sums in slices, on a device without matrix units: what a unit computes is emulated (emulatedUnit.ts), all else is the kernel's own text. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import type { AttentionOperand, AttentionSettings, CodeEncoding } from '../../../src/engine/engine';
+import { dropoutMask } from '../../../src/engine/randomBits';
 import type { Slot } from '../../../src/engine/webgpu/bufferPool';
 import { type OpenedDevice, openDevice } from '../../../src/engine/webgpu/dawn';
 import { Gpu } from '../../../src/engine/webgpu/gpu';
@@ -10,9 +12,8 @@ import type { MatrixShape, MatrixUnit } from '../../../src/engine/webgpu/matrixU
 import { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
 import { Random } from '../../../src/random';
 import { half } from '../half';
-import { map, matmul, random, type Ref } from '../reference';
+import { attention, map, matmul, random, type Ref } from '../reference';
 import { emulatedUnit, SHAPES } from './emulatedUnit';
-
 
 // Where the device has matrix units of its own, they are tested too.
 let opened: Promise<OpenedDevice> | undefined;
@@ -122,6 +123,7 @@ test('this device’s own matrix units compute what the emulated ones do, and be
   const y = e.linear(x, w);
   assert.ok((await e.read(y)).every((v) => v === Infinity));
   e.free(x, w, y);
+  for (const given of [{ sizes: [2, 384, 2, 64], mask: hiding(2, 384), dropped: 0.1 }, { sizes: [1, 197, 3, 32] }, { sizes: [2, 70, 2, 64], encoding: 'q8-row' }] as const) await checkAttention(e, 'this device', given);
 });
 
 test('the plan cuts weight gradients along K, leaves what fills a GPU whole, and is made of whole steps', () => {
@@ -166,3 +168,153 @@ for (const matrix of [undefined, emulatedUnit(SHAPES.nvidia)])
     e.free(out, W, B, Y);
     assert.equal(e.memory().tensors, 0, 'tensors left alive');
   });
+
+/** Attention of [B, T, A·d] in mixed precision on a unit, beside float64 from the rounded operands. */
+interface Attention {
+  readonly sizes: readonly [B: number, T: number, A: number, d: number];
+  readonly scale?: number;
+  readonly mask?: Ref;
+  readonly dropped?: number;
+  readonly encoding?: CodeEncoding;
+  /** Changes the operands. */
+  readonly change?: (x: Ref, name: 'q' | 'k' | 'v' | 'grad') => Ref;
+}
+
+const ALL_THREE = { dq: true, dk: true, dv: true };
+/**
+ * An element's error beside the largest. Rounding P and dS to 11 bits makes at most 2⁻¹¹ of the sum of an element's absolute terms, less where their errors differ; 1.0 to 3.5e-4 was seen. Unrounded operands make it two to seven times
+ * as much.
+ */
+const ATTENTION_OFF = 6e-4;
+
+async function attentionCase(e: WebgpuEngine, { sizes: [B, T, A, d], scale = 1 / Math.sqrt(d), mask, dropped = 0, encoding, change = (x) => x }: Attention) {
+  const r = new Random(5);
+  const H = A * d;
+  const [q, k, v, grad] = (['q', 'k', 'v', 'grad'] as const).map((name) => change(random(r, [B, T, H]), name));
+  const [tq, tk, tv, tg] = [q, k, v, grad].map((x) => e.upload(Float32Array.from(x.data), x.shape));
+  const tm = mask && e.upload(Float32Array.from(mask.data), mask.shape);
+  const key = { seed: 77, counter: 5, offset: 3 };
+  const settings: AttentionSettings = { heads: A, scale, ...(tm && { mask: tm }), ...(dropped > 0 && { dropout: { p: dropped, key } }) };
+  const drawn = dropped > 0 ? dropoutMask(B * A * T * T, dropped, key.seed, key.counter, key.offset) : undefined;
+  const codes = encoding && [tq, tk, tv].map((x) => e.scope(() => e.encode(e.reshape(x, [B, T, A, d]), encoding)));
+  const kept: Ref[] = [];
+  for (const x of codes ?? []) {
+    const back = e.decode(x);
+    kept.push({ shape: [B, T, H], data: Array.from(await e.read(back)) });
+    e.free(back);
+  }
+  const reference = (rounded: boolean, [x, y, z]: readonly Ref[]) => {
+    const [a, b, c, g] = [x, y, z, grad].map((o) => (rounded ? map(o, half) : o));
+    return attention({ q: a, k: b, v: c, grad: g, heads: A, scale, drawn, mask });
+  };
+  return {
+    forward: reference(true, [q, k, v]).context,
+    unrounded: reference(false, [q, k, v]).context,
+    backward: reference(true, codes ? kept : [q, k, v]),
+    context: () => e.attention(tq, tk, tv, settings),
+    gradients: (wanted: Readonly<Record<'dq' | 'dk' | 'dv', boolean>>) => {
+      const [x, y, z]: readonly AttentionOperand[] = codes ?? [tq, tk, tv];
+      return e.attentionGrad(tg, x, y, wanted.dq || wanted.dk ? z : undefined, settings, wanted);
+    },
+    free: () => {
+      e.free(tq, tk, tv, tg, ...(tm ? [tm] : []), ...(codes ?? []).flatMap((x) => (x.steps ? [x.words, x.steps] : [x.words])));
+      assert.equal(e.memory().tensors, 0, 'tensors left alive');
+    },
+  };
+}
+
+/** The context and all gradients of a case are right, twice the same, and not those of float32. */
+async function checkAttention(e: WebgpuEngine, what: string, given: Attention): Promise<void> {
+  const c = await attentionCase(e, given);
+  const [first, again] = [c.context(), c.context()];
+  const context = await e.read(first);
+  assert.deepEqual(await e.read(again), context);
+  close(context, c.forward.data, ATTENTION_OFF, `${what} context`);
+  const largest = Math.max(...c.unrounded.data.map(Math.abs));
+  assert.ok(c.unrounded.data.some((w, i) => Math.abs(context[i] - w) > 1e-4 * largest), 'rounding shows');
+  const [got, twice] = [c.gradients(ALL_THREE), c.gradients(ALL_THREE)];
+  for (const of of ['dq', 'dk', 'dv'] as const) {
+    const values = await e.read(got[of]!);
+    close(values, c.backward[of].data, ATTENTION_OFF, `${what} ${of}`);
+    assert.deepEqual(await e.read(twice[of]!), values, of);
+  }
+  e.free(first, again, ...[got, twice].flatMap((x) => [x.dq!, x.dk!, x.dv!]));
+  c.free();
+}
+
+const engineOn = async (matrix: MatrixUnit): Promise<WebgpuEngine> => new WebgpuEngine({ ...(await device()), matrix });
+/** The first tokens of each sequence are hidden too, so that blocks begin with them. */
+const hiding = (B: number, T: number): Ref => ({ shape: [B, 1, 1, T], data: Array.from({ length: B * T }, (_, i) => (i % T < 3 || i % 5 === 0 ? -10000 : 0)) });
+
+for (const [maker, d, T, more] of [
+  ['nvidia', 64, 70, {}],
+  // Of 48 values a chunk of 16 is left over, and so are threads that fetch.
+  ['amd', 48, 37, {}],
+  ['intel', 32, 70, { encoding: 'q8-row' }],
+  ['apple', 16, 70, { encoding: 'q3.4' }],
+] as const)
+  test(`attention of ${T} tokens in heads of ${d} with a mask and dropout${'encoding' in more ? `, backward from ${more.encoding}` : ''}, on units like those of ${maker}: the context and all gradients are those of float64 from rounded operands, and equal to the bit every time`, async () => {
+    await checkAttention(await engineOn(emulatedUnit(SHAPES[maker])), maker, { sizes: [2, T, 2, d], mask: hiding(2, T), dropped: 0.1, ...more });
+  });
+
+test('a sequence of hidden tokens alone, by −10,000 or by the lowest float32, is seen as if none were hidden, and gives no NaN', async () => {
+  const [B, T] = [3, 70];
+  // Of −10,000 scores are rounded to 2⁻¹⁰.
+  const mask: Ref = { shape: [B, 1, 1, T], data: Array.from({ length: B * T }, (_, i) => [-10000, -3.4028234663852886e38, 0][Math.floor(i / T)]) };
+  const e = await engineOn(emulatedUnit(SHAPES.nvidia));
+  const c = await attentionCase(e, { sizes: [B, T, 1, 64], mask, dropped: 0.1 });
+  const { dq, dk, dv } = c.gradients(ALL_THREE);
+  const context = c.context();
+  for (const [t, want] of [[context, c.forward], [dq, c.backward.dq], [dk, c.backward.dk], [dv, c.backward.dv]] as const) close(await e.read(t!), want.data, 1e-3);
+  e.free(context, dq!, dk!, dv!);
+  c.free();
+});
+
+test('every choice of gradients of attention in mixed precision gives those that were asked for, each the same whatever else is asked for', async () => {
+  const e = await engineOn(emulatedUnit(SHAPES.nvidia));
+  const c = await attentionCase(e, { sizes: [1, 45, 2, 32] });
+  const all = c.gradients(ALL_THREE);
+  for (let bits = 1; bits <= 7; bits++) {
+    const wanted = { dq: (bits & 1) > 0, dk: (bits & 2) > 0, dv: (bits & 4) > 0 };
+    const got = c.gradients(wanted);
+    for (const of of ['dq', 'dk', 'dv'] as const) {
+      const t = got[of];
+      assert.equal(t !== undefined, wanted[of], `${bits} ${of}`);
+      if (!t) continue;
+      const values = await e.read(t);
+      close(values, c.backward[of].data, ATTENTION_OFF, `${bits} ${of}`);
+      assert.deepEqual(values, await e.read(all[of]!), `${bits} ${of}`);
+      e.free(t);
+    }
+  }
+  e.free(all.dq!, all.dk!, all.dv!);
+  c.free();
+});
+
+test('attention in mixed precision: scores that grow from block to block by hundreds, a NaN in one query, key or value, and few tokens, which stay float32', async () => {
+  const e = await engineOn(emulatedUnit(SHAPES.nvidia));
+  const sizes = [1, 110, 1, 32] as const;
+  const scaled = (x: Ref, by: (token: number) => number): Ref => map(x, (v, i) => v * by(Math.floor(i / 32)));
+  // Later keys outweigh all before, for every query, or for a few.
+  for (const change of [(x: Ref, name: string) => (name === 'k' ? scaled(x, (t) => 1 + t) : x), (x: Ref, name: string) => (name === 'q' ? scaled(x, (t) => (t % 40 === 0 ? 30 : 1)) : x)]) {
+    const c = await attentionCase(e, { sizes, change });
+    const context = c.context();
+    close(await e.read(context), c.forward.data, ATTENTION_OFF, 'growing');
+    e.free(context);
+    c.free();
+  }
+  for (const where of ['q', 'k', 'v'] as const) {
+    const c = await attentionCase(e, { sizes, change: (x, name) => (name === where ? map(x, (v, i) => (i === 7 * 32 + 5 ? NaN : v)) : x) });
+    const got = c.gradients(ALL_THREE);
+    const context = c.context();
+    for (const [t, want] of [[context, c.forward], [got.dq, c.backward.dq], [got.dk, c.backward.dk], [got.dv, c.backward.dv]] as const)
+      assert.deepEqual([...(await e.read(t!))].map(Number.isNaN), want.data.map(Number.isNaN), where);
+    e.free(context, got.dq!, got.dk!, got.dv!);
+    c.free();
+  }
+  const few = await attentionCase(e, { sizes: [1, 31, 1, 32] });
+  const context = few.context();
+  close(await e.read(context), few.unrounded.data, 2e-6, 'few tokens');
+  e.free(context);
+  few.free();
+});

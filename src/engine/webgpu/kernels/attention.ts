@@ -42,16 +42,18 @@ const formKey = (f: OperandForm | undefined): string => (f === undefined ? '-' :
 export const attentionKey = ({ d, mask, dropout }: AttentionKind): string => `${d}${mask ? ' mask' : ''}${dropout ? ' dropout' : ''}`;
 export const attentionGradKey = (k: AttentionGradKind): string => `${attentionKey(k)} ${[k.q, k.k, k.v].map(formKey).join(' ')}`;
 
-const PARAMS = ['T: u32', 'A: u32', 'heads: u32', 'scale: f32'];
-const DROPOUT_PARAMS = ['seed: u32', 'counter: u32', 'offset: u32', 'threshold: u32', 'keep: f32'];
+/** Params of every kernel of attention, and with dropout. */
+export const PARAMS = ['T: u32', 'A: u32', 'heads: u32', 'scale: f32'];
+export const DROPOUT_PARAMS = ['seed: u32', 'counter: u32', 'offset: u32', 'threshold: u32', 'keep: f32'];
 /** Columns, or rows, of a thread. */
 const FOUR = [0, 1, 2, 3];
-const LANES = ['x', 'y', 'z', 'w'];
-const LOWEST = '-3.4028234e38';
+export const LANES = ['x', 'y', 'z', 'w'];
+export const LOWEST = '-3.4028234e38';
 
-/** Storage of an operand, and a function that reads 4 values of it: token `t` of the head whose first value has position `base`; 0 beyond the last token. */
-function operand(name: string, form: OperandForm, d: number): { reads: string[]; functions: string } {
-  const at = (value: string) => `fn at_${name}(base: u32, t: u32, c: u32) -> vec4f { if (t >= p.T) { return vec4f(); } let o = base + t * p.A * ${d / 4}u + c; return ${value}; }\n`;
+/** Storage of an operand, and a function that reads 4 values of it: token `t` of the head whose first value has position `base`. Beyond the last token they are 0, or the last token's, which takes no branch. */
+export function operand(name: string, form: OperandForm, d: number, beyond: 'zero' | 'last' = 'zero'): { reads: string[]; functions: string } {
+  const token = beyond === 'last' ? 'min(t, p.T - 1u)' : 't';
+  const at = (value: string) => `fn at_${name}(base: u32, t: u32, c: u32) -> vec4f { ${beyond === 'zero' ? 'if (t >= p.T) { return vec4f(); } ' : ''}let o = base + ${token} * p.A * ${d / 4}u + c; return ${value}; }\n`;
   if (form === 'f32') return { reads: [`${name}: vec4f`], functions: at(`${name}[o]`) };
   const codes = `vec4f((vec4i(bitcast<i32>(${name}[o])) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u))`;
   const scaled = form.scale === 1 ? codes : `${codes} * ${1 / form.scale}`;

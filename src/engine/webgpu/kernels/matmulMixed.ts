@@ -6,7 +6,7 @@
  * A step of a tile of 128 multiplies 2·128·128·32 = 1.05 MFLOP for 32 KiB fetched: 32 FLOP a byte from memory or its caches, which is what bounds it.
  */
 import type { Kernel } from '../kernel';
-import type { MatrixShape, MatrixUnit } from '../matrixUnit';
+import type { MatrixAccess, MatrixShape, MatrixUnit } from '../matrixUnit';
 import { EACH_SLICE, element, matmulBindings, type MatmulKind, matmulPlan, type MatmulPlan, type Side, sidesOf } from './matmul';
 
 /** Columns of A that lie in workgroup memory. */
@@ -72,6 +72,13 @@ export function mixedMatmulKernel(kind: MatmulKind, unit: MatrixUnit): Kernel {
   const length = (side: Side) => (side.alongK ? T : STEP) * stepOf(side, T);
   const cells = Math.max(subgroups * M * N, bias ? M * T : 0);
   const fetch = (side: Side, k0: string) => fetches.map((f) => `next_${side.name}${f} = fetch_${side.name}(base_${side.name}, ${side.start}, ${k0}, end, lid + ${f * W}u);`).join(' ');
+  const accesses: MatrixAccess[] = [
+    { name: 'left', of: 'Left', array: 'tile_a', vectors: true, step: stepOf(a, T), rows: a.alongK },
+    { name: 'right', of: 'Right', array: 'tile_b', vectors: true, step: stepOf(b, T), rows: !b.alongK },
+    { name: 'store', of: 'put', array: 'cells', vectors: false, step: N, rows: true },
+    ...(bias ? [{ name: 'biases', of: 'Sum', array: 'cells', vectors: false, step: T, rows: true } as const] : []),
+    ...(vectorOut ? [{ name: 'put', of: 'put', array: 'y', vectors: true, step: 'p.N / 4u', rows: true } as const] : []),
+  ];
   const multiply = count(STEP / K)
     .map((s) => {
       const rights = right.map((j) => `let r${j} = right(${cornerOf(b, T, `column + ${j * N}u`, s * K)});`);
@@ -97,7 +104,7 @@ export function mixedMatmulKernel(kind: MatmulKind, unit: MatrixUnit): Kernel {
     enables: unit.enables,
     attributes: unit.attributes,
     builtins: unit.builtins,
-    functions: `${unit.functions({ stepA: stepOf(a, T), alongA: a.alongK, stepB: stepOf(b, T), alongB: b.alongK, stepBias: bias ? T : undefined, vectorOut })}
+    functions: `${unit.functions(accesses)}
 var<workgroup> tile_a: array<Halves, ${length(a)}>;
 var<workgroup> tile_b: array<Halves, ${length(b)}>;
 var<workgroup> cells: array<f32, ${cells}>;
