@@ -82,10 +82,12 @@ export function activationMemoryFigure(of: RunOrPlan, options: { readonly step?:
 function keptFigure(rows: readonly KeptRow[], when: string, title: string, full: readonly { readonly part: string; readonly bytes: number }[] = []): Figure {
   const byPart = grouped(rows, (row) => modelPart(row.module));
   const parts = [...byPart.keys()];
+  // The names of many would run into each other.
+  const label = (part: string) => (parts.length > 8 ? part.replace(/^layer /, 'L') : part);
   const slim = [...grouped(rows, kindOf).keys()].map((kind) => ({
     type: 'bar',
     name: kind,
-    x: parts,
+    x: parts.map(label),
     y: parts.map((p) => sum(byPart.get(p)!.filter((row) => kindOf(row) === kind)) / MIB),
     marker: { color: kindColour(kind) },
     hovertemplate: `%{x}, ${when}<br>${asText(kind)}: %{y:.3f} MiB<extra></extra>`,
@@ -98,7 +100,7 @@ function keptFigure(rows: readonly KeptRow[], when: string, title: string, full:
             type: 'scatter',
             mode: 'markers',
             name: 'plain fine-tuning',
-            x: full.map((r) => r.part),
+            x: full.map((r) => label(r.part)),
             y: full.map((r) => r.bytes / MIB),
             marker: { color: COLOURS.grey, symbol: 'line-ew-open', size: 22, line: { width: 3, color: COLOURS.grey } },
             hovertemplate: `%{x}, ${when}<br>plain fine-tuning: %{y:.3f} MiB<extra></extra>`,

@@ -158,6 +158,8 @@ test('a plan is drawn as a step that ran: its bytes by part and kind, its course
   const drawn = parts.data.flatMap((t) => t.y as number[]).reduce((a, b) => a + b, 0);
   assert.ok(Math.abs(drawn - plan.activationBytes / MIB) < 1e-9);
   assert.deepEqual(trace(parts, 'static, q2.1').x, ['embeddings', 'layer 0', 'layer 1', 'head']);
+  const deep = planMemory({ config: parseBertConfig({ model_type: 'bert', vocab_size: 50, hidden_size: 32, num_hidden_layers: 7, num_attention_heads: 2, intermediate_size: 64 }), batchSize: 4, length: 16 });
+  assert.deepEqual(trace(activationMemoryFigure(deep), 'static, q2.1').x, ['embeddings', 'L0', 'L1', 'L2', 'L3', 'L4', 'L5', 'L6', 'head']);
   assert.deepEqual(trace(parts, 'static, q2.1').y, [0, 1, 1, 0].map((layers) => (layers * 4 * 16 * 64) / 2 / MIB));
   const course = stepMemoryFigure(plan);
   assert.deepEqual(trace(course, 'kept activations').y, plan.course.map((p) => p.activationBytes / MIB));
