@@ -254,6 +254,11 @@ export interface Engine {
   scope<R>(fn: () => R): R;
   /** Runs `fn` as if it stood by itself; only when it throws, every workspace tensor that it made is freed. For long passes, whose tensors have owners of their own when all goes well. */
   attempt<R>(fn: () => R): R;
+  /**
+   * Compiles what `work` will need, side by side, before it is run: `work` is called once, its tensors have shapes but no values, nothing is computed or written, and it reads nothing. There only on engines that gain by it (WebGPU
+   * on a GPU). @throws OutOfMemoryError as `work` itself would
+   */
+  warm?(work: () => void): Promise<void>;
   memory(): MemoryReport;
   /** Sets every peak to what is alive now. */
   resetPeak(): void;

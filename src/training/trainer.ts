@@ -235,6 +235,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
   private skippedInARow = 0;
   /** What the schedule's rate is multiplied by: halved by each step that `onNonFinite: 'lower-rate'` skips. */
   private rateFactor = 1;
+  private isWarm = false;
   private readonly lossScale: LossScale;
   private busy = false;
   /** Why this trainer is between two steps; undefined while it is not. */
@@ -671,10 +672,11 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       updated.push(parameter.name);
       if (value && layer !== undefined) magnitudes.push({ layer, value: engine.share(value, 'gradients') });
     };
-    engine.resetPeak();
     const sums = new GradientSums(engine);
     let unmark: (() => void) | undefined;
     try {
+      await this.warmUp(step, parts[0].batch);
+      engine.resetPeak();
       if (this.options.sparseEmbeddings) unmark = markTouchedRows(model, parts.map((p) => p.batch));
       let loss = 0;
       let activationBytes = -1;
@@ -771,6 +773,23 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
       guard?.dispose();
       engine.free(...[...magnitudes, ...squares].map((m) => m.value));
     }
+  }
+
+  /** Before the first step, has an engine that compiles kernels compile those of a pass forward and backward. Later steps, with other layers frozen, meet few new ones. */
+  private async warmUp(step: number, batch: Batch): Promise<void> {
+    if (this.isWarm) return;
+    this.isWarm = true;
+    await this.engine.warm?.(() => {
+      const ctx = this.context(step, 0, this.scheme, {});
+      try {
+        const out = this.model.forwardWithLoss(ctx, batch);
+        this.engine.free(out.logits.tensor);
+        ctx.tape.backward(out.loss, () => {});
+        this.engine.free(out.loss.tensor);
+      } finally {
+        ctx.tape.dispose();
+      }
+    });
   }
 
   /** A step that cannot be applied stops training, or is skipped and noted. @param error what stops it, with what else is to be said */

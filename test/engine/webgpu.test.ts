@@ -21,7 +21,7 @@ for (const [suite, least] of [
   ['memory', 9],
   ['choice', 5],
   ['mixed', 18],
-  ['steps', 4],
+  ['steps', 5],
 ] as const)
   test(`WebGPU on SwiftShader: ${suite}`, { skip: noSoftwareVulkan }, (t) => report(t, onSoftwareVulkan(`test/engine/webgpu/${suite}.ts`), least));
 

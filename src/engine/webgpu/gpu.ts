@@ -52,6 +52,8 @@ export interface GpuCounts extends PoolCounts {
 export interface GpuOptions {
   /** Whether buffers and bind groups are found again; else each is made when it is needed. Default true. */
   readonly reuse?: boolean;
+  /** Whether `warm` compiles ahead. Default: on a GPU, whose driver compiles on many threads; a software driver needs them for itself. */
+  readonly warms?: boolean;
 }
 
 /** Whether a bind group is of these buffers, in this order. */
@@ -69,6 +71,8 @@ export class Gpu {
   /** The most workgroups along one dimension. */
   private readonly mostGroups: number;
   private readonly compiled = new Map<string, Compiled>();
+  /** While `warm` looks on: the kernels that are not compiled yet. Nothing is recorded then. */
+  private met: Map<string, Kernel> | undefined;
   private readonly layouts = new Map<string, Layout>();
   /** By a hash of layout and buffers: a key that is a text would cost more to write than everything else does that finds a bind group. */
   private readonly bindGroups = new Map<number, KeptGroup>();
@@ -166,6 +170,10 @@ export class Gpu {
    */
   run(key: string, make: () => Kernel, reads: readonly Slot[], writes: readonly Slot[], params: readonly number[], x: number, y = 1, z = 1): void {
     if (x * y * z === 0) return;
+    if (this.met) {
+      if (!this.compiled.has(key) && !this.met.has(key)) this.met.set(key, make());
+      return;
+    }
     const kernel = this.compiled.get(key) ?? this.compile(key, make());
     const pass = this.begin();
     const group = this.bindGroup(kernel.layout, reads, writes);
@@ -202,12 +210,29 @@ export class Gpu {
   }
 
   private compile(key: string, kernel: Kernel): Compiled {
-    const layout = this.layout(kernel.reads.length, kernel.writes.length);
+    return this.compiledTo(key, kernel, this.device.createComputePipeline(this.described(key, kernel)));
+  }
+
+  private described(key: string, kernel: Kernel): GPUComputePipelineDescriptor {
     const module = this.device.createShaderModule({ label: key, code: wgsl(kernel) });
-    const pipeline = this.device.createComputePipeline({ label: key, layout: layout.pipeline, compute: { module, entryPoint: 'main' } });
-    const compiled = { pipeline, layout, floats: kernel.params.map((p) => p.endsWith('f32')) };
+    return { label: key, layout: this.layout(kernel.reads.length, kernel.writes.length).pipeline, compute: { module, entryPoint: 'main' } };
+  }
+
+  private compiledTo(key: string, { params, reads, writes }: Kernel, pipeline: GPUComputePipeline): Compiled {
+    const compiled = { pipeline, layout: this.layout(reads.length, writes.length), floats: params.map((p) => p.endsWith('f32')) };
     this.compiled.set(key, compiled);
     return compiled;
+  }
+
+  /** Calls `work` without recording anything, and compiles the kernels that it would have run, all at once. A kernel compiled one by one holds up the thread that trains. */
+  async warm(work: () => void): Promise<void> {
+    const met = (this.met = new Map<string, Kernel>());
+    try {
+      work();
+    } finally {
+      this.met = undefined;
+    }
+    await Promise.all([...met].map(async ([key, kernel]) => this.compiledTo(key, kernel, await this.device.createComputePipelineAsync(this.described(key, kernel)))));
   }
 
   private layout(reads: number, writes: number): Layout {
@@ -240,7 +265,7 @@ export class Gpu {
 
   /** Copies host values into a buffer. */
   upload(slot: Slot, data: Float32Array | Int32Array): void {
-    if (data.length === 0) return;
+    if (data.length === 0 || this.met) return;
     // A write takes effect before commands that are not submitted yet: those that use the buffer go first.
     if (slot.batch === this.batch) this.flush();
     this.device.queue.writeBuffer(slot.buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);

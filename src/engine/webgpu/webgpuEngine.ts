@@ -78,11 +78,14 @@ export class WebgpuEngine extends ComposedEngine<Slot> {
   private readonly matrix: MatrixUnit | undefined;
   /** How many buffers a kernel may have: 8 on every device, more on most. */
   private readonly mostBuffers: number;
+  /** See `Engine.warm`: undefined where nothing is gained. */
+  readonly warm?: (work: () => void) => Promise<void>;
 
   constructor(opened: OpenedDevice, options?: GpuOptions) {
     super();
     this.mostBuffers = opened.device.limits.maxStorageBuffersPerShaderStage;
     this.gpu = new Gpu(opened, options);
+    if (options?.warms ?? opened.kind === 'hardware') this.warm = (work) => this.gpu.warm(() => this.attempt(work));
     this.matrix = opened.matrix;
     this.precision = opened.matrix ? 'mixed' : 'float32';
     this.device = `${opened.kind === 'hardware' ? 'GPU' : 'CPU'} (WebGPU, ${opened.name}${opened.matrix ? ', mixed precision' : ''})`;

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { createWebgpuEngine } from '../../../src/engine/webgpu/createWebgpuEngine';
-import type { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
+import { openDevice } from '../../../src/engine/webgpu/dawn';
+import { WebgpuEngine } from '../../../src/engine/webgpu/webgpuEngine';
 import { parseViTConfig } from '../../../src/hub/vitConfig';
 import { type MemoryQuery, planMemory } from '../../../src/memory/planner';
 import type { ImageBatch, LabelledBatch, Model } from '../../../src/models/model';
@@ -14,7 +15,7 @@ import { SlimFitTrainer } from '../../../src/training/trainer';
 import { tinyBatch, tinyConfig, tinyModel } from '../../models/fixtures';
 
 let engine: WebgpuEngine;
-after(() => engine.dispose());
+after(() => engine?.dispose());
 const ready = async () => (engine ??= await createWebgpuEngine());
 
 const config = tinyConfig({ hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.3, max_position_embeddings: 70 });
@@ -135,3 +136,41 @@ for (const kind of ['sequence-classification', 'image-classification'] as const)
     }
     assert.equal(engine.memory().tensors, 0);
   });
+
+test('warmed, an engine has compiled what a pass needs before the first step, nothing ran or is left, and the steps are the same to the bit', async () => {
+  const run = async (warms: boolean) => {
+    const e = new WebgpuEngine(await openDevice(), { warms });
+    assert.equal(e.warm !== undefined, warms);
+    const seen: string[] = [];
+    if (e.warm) {
+      const warm = e.warm.bind(e);
+      Object.assign(e, {
+        warm: async (work: () => void) => {
+          const { dispatches, pipelines } = e.counts();
+          const { tensors, totalLive } = e.memory();
+          await warm(work);
+          assert.equal(e.counts().dispatches, dispatches);
+          assert.deepEqual([e.memory().tensors, e.memory().totalLive], [tensors, totalLive]);
+          seen.push(`${e.counts().pipelines - pipelines}`);
+        },
+      });
+    }
+    const model = tinyModel(e, config);
+    const trainer = new SlimFitTrainer({ model, train: { size: 3, batch: () => tinyBatch(config, 3, 20) }, batchSize: 3, totalSteps: 4, mode: 'tuned', freezeRate: 0.5, schedule: 'constant', measureEncodingsEvery: 0, onWarning: () => {} });
+    const losses: number[] = [];
+    const before = e.counts().pipelines;
+    for await (const { loss, memory } of trainer.steps(3)) losses.push(loss, memory.totalPeak);
+    const made = e.counts().pipelines - before;
+    trainer.dispose();
+    model.dispose();
+    assert.equal(e.memory().tensors, 0);
+    e.dispose();
+    return { losses, made, seen };
+  };
+  const [cold, warm] = [await run(false), await run(true)];
+  assert.deepEqual(warm.losses, cold.losses);
+  // Once, and nearly all of them: updates and what reads the results are not part of the pass.
+  assert.equal(warm.seen.length, 1);
+  assert.ok(Number(warm.seen[0]) > 0.7 * cold.made, `${warm.seen} of ${cold.made} pipelines`);
+  assert.equal(cold.made, warm.made);
+});
