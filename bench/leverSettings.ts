@@ -18,6 +18,7 @@ export const LEVERS: readonly (readonly [string, StudySettings])[] = [
   ['… and the MLP computed again', { mode: { ...paper, name: 'MLP again', normalizedValues: 'q8-row', linearInput: 'q8-row', geluInput: 'recompute' } }],
   ['frozen biases', { frozenBiases: true }],
   ['magnitude relative-l2', { magnitude: 'relative-l2' }],
+  ['magnitude loss-change', { magnitude: 'loss-change' }],
   ['8-bit moments', { optimizer: { moments: '8-bit' } }],
   ['word embeddings by rows', { sparseEmbeddings: true }],
   ['idle moments released', { optimizer: { idleMoments: 'release' } }],

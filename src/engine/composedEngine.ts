@@ -316,7 +316,7 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
       const stepped = this.scope(() => this.sub(weight, this.affine(direction, rate)));
       this.free(direction);
       const w1 = o.weightDecay > 0 ? this.scope(() => this.sub(stepped, this.affine(stepped, o.lr * o.weightDecay))) : stepped;
-      const magnitude = this.updateMagnitude(o.magnitude, weight, w1);
+      const magnitude = this.updateMagnitude(o.magnitude, weight, w1, grad);
       this.moveInto(weight, w1);
       this.moveInto(m, m1);
       this.moveInto(v, v1);
@@ -343,10 +343,11 @@ export abstract class ComposedEngine<Raw> extends BaseEngine<Raw> implements Eng
   }
 
   /** The update magnitude of a step, from the weight on both sides of it. */
-  protected updateMagnitude(kind: UpdateMagnitude | undefined, before: DeviceTensor, after: DeviceTensor): DeviceTensor | undefined {
+  protected updateMagnitude(kind: UpdateMagnitude | undefined, before: DeviceTensor, after: DeviceTensor, grad: DeviceTensor): DeviceTensor | undefined {
     if (kind === undefined) return undefined;
     return this.scope(() => {
       if (kind === 'mean-relative') return this.meanOver(this.abs(this.div(this.sub(before, after), before)));
+      if (kind === 'loss-change') return this.affine(this.abs(this.meanOver(this.mul(this.scope(() => this.sub(before, after)), grad))), before.size);
       return this.relativeNorm(this.meanSquare(before), this.meanSquare(this.sub(before, after)));
     });
   }

@@ -172,8 +172,12 @@ export interface AdamWState {
  * How far a step moved a weight, as one number:
  * - `mean-relative`: mean(abs((W_before − W_after)/W_before)), SlimFit's distance: the smallest weights decide it; NaN where a weight of 0 did not move, infinite where one did
  * - `relative-l2`: ‖W_before − W_after‖/‖W_before‖, the same for a weight of any scale, and finite: 1 where the step is larger than the weight was (a weight of zeros), 0 where nothing moved
+ * - `loss-change`: abs(Σ g·(W_after − W_before)), how far the step moves the loss to first order: the function's movement instead of the weight's, comparable between weights of any size and scale
  */
-export type UpdateMagnitude = 'mean-relative' | 'relative-l2';
+export type UpdateMagnitude = 'mean-relative' | 'relative-l2' | 'loss-change';
+
+/** All of them. */
+export const UPDATE_MAGNITUDES: readonly UpdateMagnitude[] = ['mean-relative', 'relative-l2', 'loss-change'];
 
 /** Numbers of one AdamW step. */
 export interface AdamWOptions {

@@ -207,7 +207,7 @@ export class ShapeEngine extends ComposedEngine<undefined> {
     if (!this.tensorflow) return super.adamwStep(state, grad, o);
     this.checkAdamW(state, grad);
     const { weight } = state;
-    if (!this.fused) return this.scope(() => this.updateMagnitude(o.magnitude, weight, weight));
+    if (!this.fused) return this.scope(() => this.updateMagnitude(o.magnitude, weight, weight, grad));
     const magnitude = this.like([]);
     if (o.magnitude) return magnitude;
     this.free(magnitude);

@@ -80,16 +80,17 @@ export function growMoments(engine: Engine, tensors: DeviceTensor[], rows: numbe
   });
 }
 
-/** Σ x² of a matrix, block by block: a workspace scalar. */
-function sumOfSquares(engine: Engine, x: DeviceTensor): DeviceTensor {
+/** Σ x·y of two matrices of one shape, block by block: a workspace scalar. */
+function sumOfProducts(engine: Engine, x: DeviceTensor, y: DeviceTensor): DeviceTensor {
   const [rows, width] = x.shape;
   const atOnce = Math.max(1, Math.floor(ELEMENTS_AT_ONCE / width));
   let sum = engine.full([], 0);
   for (let at = 0; at < rows; at += atOnce) {
     const n = Math.min(atOnce, rows - at);
     const next = engine.scope(() => {
-      const part = engine.reshape(engine.slice(x, [at, 0], [n, width]), [n * width]);
-      return engine.add(sum, engine.sum(engine.mul(part, part), 0));
+      const part = (t: DeviceTensor) => engine.reshape(engine.slice(t, [at, 0], [n, width]), [n * width]);
+      const first = part(x);
+      return engine.add(sum, engine.sum(engine.mul(first, x === y ? first : part(y)), 0));
     });
     engine.free(sum);
     sum = next;
@@ -136,7 +137,7 @@ export function updateRows(engine: Engine, { parameter, grad, moments, places, l
   const count = touched.rows.length;
   const atOnce = Math.max(1, Math.floor(ELEMENTS_AT_ONCE / width));
   return engine.scope(() => {
-    const whole = magnitude === 'relative-l2' ? sumOfSquares(engine, table) : undefined;
+    const whole = magnitude === 'relative-l2' ? sumOfProducts(engine, table, table) : undefined;
     let moved = magnitude && engine.full([], 0);
     for (let at = 0; at < count; at += atOnce) {
       const n = Math.min(atOnce, count - at);
@@ -148,8 +149,15 @@ export function updateRows(engine: Engine, { parameter, grad, moments, places, l
         const m = block === undefined ? found[0] : decodeFirst(engine, coded(0), [n, width]);
         const v = block === undefined ? found[1] : decodeSecond(engine, coded(2), [n, width]);
         const weight = engine.gather(table, ids);
-        const relative = engine.adamwStep({ weight, m, v }, engine.slice(grad, [at, 0], [n, width]), { ...options, magnitude: magnitude === 'mean-relative' ? magnitude : undefined });
-        const change = magnitude === 'relative-l2' ? engine.scope(() => sumOfSquares(engine, engine.sub(engine.gather(table, ids), weight))) : relative && engine.affine(relative, n / shape[0]);
+        const g = engine.slice(grad, [at, 0], [n, width]);
+        const relative = engine.adamwStep({ weight, m, v }, g, { ...options, magnitude: magnitude === 'mean-relative' ? magnitude : undefined });
+        const change =
+          magnitude === 'relative-l2' || magnitude === 'loss-change'
+            ? engine.scope(() => {
+                const step = engine.sub(engine.gather(table, ids), weight);
+                return sumOfProducts(engine, step, magnitude === 'relative-l2' ? step : g);
+              })
+            : relative && engine.affine(relative, n / shape[0]);
         const sum = change && moved && engine.add(moved, change);
         const fresh = block === undefined ? [m, v] : encoded(engine, m, v, block, step);
         if (at === 0) begin();
@@ -160,6 +168,6 @@ export function updateRows(engine: Engine, { parameter, grad, moments, places, l
       if (moved) engine.free(moved);
       moved = next;
     }
-    return moved && (whole ? relativeNorm(engine, moved, whole) : moved);
+    return moved && (whole ? relativeNorm(engine, moved, whole) : magnitude === 'loss-change' ? engine.abs(moved) : moved);
   });
 }

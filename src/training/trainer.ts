@@ -7,7 +7,7 @@
  * micro-batch, and only the backward of the last one applies, the sums of all.
  */
 import type { ColumnTable } from 'arquero';
-import type { DeviceTensor, Engine, UpdateMagnitude } from '../engine/engine';
+import { type DeviceTensor, type Engine, UPDATE_MAGNITUDES, type UpdateMagnitude } from '../engine/engine';
 import { DeviceLostError, GradientNotFiniteError, InterruptedError, InvalidArgumentError, LossNotFiniteError, OutOfMemoryError, StepPartlyAppliedError } from '../errors';
 import { InterLayerScheduling } from '../freezing/ils';
 import type { FreezableLayer } from '../freezing/layer';
@@ -112,7 +112,7 @@ export interface TrainerOptions<Batch extends LabelledBatch = TextBatch> {
   readonly frozenBiases?: boolean;
   /**
    * How far a layer moved, which is what inter-layer scheduling goes by. `mean-relative` is the paper's mean |ΔW/W|: near-zero weights decide it, and one of exactly 0 makes its layer train for ever.
-   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. Costs nothing. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
+   * `relative-l2` is ‖ΔW‖/‖W‖: always finite, the same for a layer of any scale. `loss-change` is |Σ g·ΔW|, what the step does to the loss to first order. Neither costs anything. Default: `relative-l2` in mode 'tuned', else `mean-relative`.
    */
   readonly magnitude?: UpdateMagnitude;
   /**
@@ -252,8 +252,7 @@ export class SlimFitTrainer<Batch extends LabelledBatch = TextBatch> {
     if (!(epochs > 0)) throw new InvalidArgumentError(`epochs is ${epochs}; it must be positive`);
     const scheme = schemeOf(options.mode ?? 'paper');
     if (options.blockBytes !== undefined) checkBlockBytes(options.blockBytes);
-    if (options.magnitude !== undefined && !['mean-relative', 'relative-l2'].includes(options.magnitude))
-      throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be mean-relative or relative-l2`);
+    if (options.magnitude !== undefined && !UPDATE_MAGNITUDES.includes(options.magnitude)) throw new InvalidArgumentError(`magnitude is '${options.magnitude}'; it must be one of ${UPDATE_MAGNITUDES.join(', ')}`);
     const unknown = alwaysTrain.find((n) => !model.layers.some((l) => l.name === n));
     if (unknown) throw new InvalidArgumentError(`alwaysTrain names ${unknown}, which is no layer of this model`);
     if (options.onNonFinite !== undefined && !['stop', 'skip', 'lower-rate'].includes(options.onNonFinite)) throw new InvalidArgumentError(`onNonFinite is '${options.onNonFinite}'; it must be stop, skip or lower-rate`);

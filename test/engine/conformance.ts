@@ -618,7 +618,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     }
   }, 1);
 
-  it('the relative norm of a step is ‖ΔW‖/‖W‖ of its float64 twin, for a weight of any scale, and the step is the same as without it', async (e, r) => {
+  it('the relative norm of a step is ‖ΔW‖/‖W‖ of its float64 twin, its loss change |Σ g·ΔW|, for a weight of any scale, and the step is the same with either', async (e, r) => {
     const shape = [6, 7];
     const n = 42;
     for (const scale of [1, 2 ** -20, 2 ** 12])
@@ -633,7 +633,7 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
           const g = step === 2 ? new Array<number>(n).fill(0) : random(r, shape).data;
           const tg = e.upload(Float32Array.from(g), shape, 'gradients');
           const d = e.adamwStep(state, tg, { ...o, step, magnitude: 'relative-l2' })!;
-          e.adamwStep(plain, tg, { ...o, step, magnitude: undefined });
+          const change = e.adamwStep(plain, tg, { ...o, step, magnitude: 'loss-change' })!;
           m = m.map((a, i) => o.beta1 * a + (1 - o.beta1) * g[i]);
           v = v.map((a, i) => o.beta2 * a + (1 - o.beta2) * g[i] ** 2);
           const rate = (o.lr * Math.sqrt(1 - o.beta2 ** step)) / (1 - o.beta1 ** step);
@@ -644,8 +644,12 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
           assert.deepEqual(d.shape, []);
           const got = (await e.read(d))[0];
           assert.ok(Math.abs(got - want) < 1e-4 * want, `scale ${scale}, decay ${weightDecay}, step ${step}: ${got} is not ${want}`);
+          const moved = sumOf(w.map((a, i) => g[i] * (a - before[i])));
+          const most = sumOf(w.map((a, i) => Math.abs(g[i] * (a - before[i]))));
+          const changed = (await e.read(change))[0];
+          assert.ok(Math.abs(changed - Math.abs(moved)) <= 1e-4 * most, `scale ${scale}, decay ${weightDecay}, step ${step}: loss change ${changed} is not ${Math.abs(moved)}`);
           assert.deepEqual(await e.read(state.weight), await e.read(plain.weight));
-          e.free(tg, d);
+          e.free(tg, d, change);
         }
         e.free(state.weight, state.m, state.v, plain.weight, plain.m, plain.v);
       }
@@ -683,7 +687,13 @@ export function conformance(name: string, make: () => Promise<Engine>, skip: str
     const norm = step('relative-l2');
     const relative = (await e.read(norm))[0] * 2 ** 10;
     assert.ok(Math.abs(relative - 1) < 2e-4, `${relative} of the expected relative norm`);
-    e.free(state.weight, state.m, state.v, grad, d, norm);
+    e.write(state.weight, new Float32Array(state.weight.size).fill(1));
+    e.write(state.m, new Float32Array(state.weight.size));
+    e.write(state.v, new Float32Array(state.weight.size));
+    const change = step('loss-change');
+    const changed = ((await e.read(change))[0] * 2 ** 10) / state.weight.size;
+    assert.ok(Math.abs(changed - 1) < 2e-4, `${changed} of the expected loss change`);
+    e.free(state.weight, state.m, state.v, grad, d, norm, change);
   }, 1);
 
   it('bytes are counted once for each storage, under the first of its tensors’ categories, with peaks', async (e) => {

@@ -67,6 +67,7 @@ for (const [kernels, make, missing] of ENGINES)
         { mode: 'paper' },
         { mode: 'paper', moments: 'what trains' },
         { mode: 'paper', frozenBiases: true, dropout: false, magnitude: 'relative-l2', moments: 'what trains' },
+        { mode: 'tuned', magnitude: 'loss-change' },
         { mode: 'tuned' },
         // Blocks of queries; of heads or examples; of examples, odd ones left over.
         { mode: 'exact', blockBytes: 1 },

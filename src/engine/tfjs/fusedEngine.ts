@@ -6,7 +6,7 @@ import { InvalidArgumentError } from '../../errors';
 import { sizeOf } from '../baseEngine';
 import { payloadBytes } from '../codes';
 import type { FixedPointTensor } from '../composedEngine';
-import { type AdamWOptions, type AdamWState, type DeviceTensor, type EncodedTensor, FIXED_POINT, type FixedPoint, type RandomKey, type RowStats, type SparseTensor } from '../engine';
+import { type AdamWOptions, type AdamWState, type DeviceTensor, type EncodedTensor, FIXED_POINT, type FixedPoint, type RandomKey, type RowStats, type SparseTensor, UPDATE_MAGNITUDES } from '../engine';
 import { TF_TYPE, type TensorflowBinding } from './tensorflowBinding';
 import { type Id, TensorflowEngine } from './tensorflowEngine';
 
@@ -141,7 +141,7 @@ export class FusedEngine extends TensorflowEngine {
     this.checkAdamW(state, grad);
     const rate = (o.lr * Math.sqrt(1 - o.beta2 ** o.step)) / (1 - o.beta1 ** o.step);
     const magnitude = this.run([], () => {
-      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, o.magnitude === 'relative-l2' ? 1 : 0);
+      const numbers = Float32Array.of(rate, o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, o.eps, o.lr * o.weightDecay, o.magnitude ? UPDATE_MAGNITUDES.indexOf(o.magnitude) : 0);
       const options = this.temporary(this.tf.createTensor([numbers.length], TF_TYPE.float, numbers));
       return this.op('SlimfitAdamW', [], [weight, m, v, grad].map((t) => this.raw(t)).concat(options));
     });

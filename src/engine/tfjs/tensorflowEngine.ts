@@ -483,7 +483,7 @@ export class TensorflowEngine extends ComposedEngine<Id> {
         // Also when the device had no memory for the decay: a tensor that gave up its handle must get one.
         for (const [t, id] of taken) this.setRaw(t, this.readVariable(id));
       }
-      return before && this.updateMagnitude(o.magnitude, before, weight);
+      return before && this.updateMagnitude(o.magnitude, before, weight, grad);
     });
   }
 

@@ -589,7 +589,10 @@ void writeRows(Call& c) {
  * One AdamW step, in place: the caller sees to it that nothing else looks at weight and moments. Inputs: weight, m, v, gradient, [rate, beta1, 1 − beta1, beta2, 1 − beta2, eps, lr·decay, measure].
  * Output: the update magnitude; measure 0: mean(abs((before − after)/before)), 1: ‖before − after‖/‖before‖, at most 1, as the engine contract says it.
  */
-template <bool NORMS>
+/** What comes out of an update beside it, in the order of UPDATE_MAGNITUDES (engine.ts). */
+enum Magnitude { MEAN_RELATIVE, RELATIVE_L2, LOSS_CHANGE };
+
+template <Magnitude OF>
 void adamWStep(Call& c) {
   float *w = c.in(0), *m = c.in(1), *v = c.in(2);
   const float *g = c.in(3), *o = c.in(4);
@@ -597,7 +600,7 @@ void adamWStep(Call& c) {
   float* magnitude = c.out(0, {});
   if (!magnitude) return;
   const int64_t n = c.size(0);
-  std::vector<double> parts(blocksOf(n, BLOCK), 0.0), squares(NORMS ? blocksOf(n, BLOCK) : 0, 0.0);
+  std::vector<double> parts(blocksOf(n, BLOCK), 0.0), squares(OF == RELATIVE_L2 ? blocksOf(n, BLOCK) : 0, 0.0);
   overRange(n, BLOCK, [&](int64_t begin, int64_t end) {
     double sum = 0, square = 0;
     // The running sums are in float32 over 512 elements only.
@@ -610,9 +613,11 @@ void adamWStep(Call& c) {
         const float v1 = v[i] * beta2 + g[i] * g[i] * rest2;
         const float stepped = w[i] - rate * (m1 / (std::sqrt(v1) + eps));
         const float w1 = stepped - stepped * decay;
-        if (NORMS) {
+        if (OF == RELATIVE_L2) {
           s += (w[i] - w1) * (w[i] - w1);
           q += w[i] * w[i];
+        } else if (OF == LOSS_CHANGE) {
+          s += (w[i] - w1) * g[i];
         } else {
           s += std::fabs((w[i] - w1) / w[i]);
         }
@@ -624,18 +629,20 @@ void adamWStep(Call& c) {
       square += q;
     }
     parts[begin / BLOCK] = sum;
-    if (NORMS) squares[begin / BLOCK] = square;
+    if (OF == RELATIVE_L2) squares[begin / BLOCK] = square;
   });
   double total = 0, weight = 0;
   for (double part : parts) total += part;
   for (double part : squares) weight += part;
   // What did not move, 0; what moved further than it was long, 1. NaN stays NaN.
-  *magnitude = static_cast<float>(!NORMS ? total / n : total == 0 ? 0 : std::sqrt(total / (total > weight ? total : weight)));
+  *magnitude = static_cast<float>(OF == MEAN_RELATIVE ? total / n : OF == LOSS_CHANGE ? std::fabs(total) : total == 0 ? 0 : std::sqrt(total / (total > weight ? total : weight)));
 }
 
 void adamW(Call& c) {
-  if (c.in(4)[7] == 0) adamWStep<false>(c);
-  else adamWStep<true>(c);
+  const float of = c.in(4)[7];
+  if (of == MEAN_RELATIVE) adamWStep<MEAN_RELATIVE>(c);
+  else if (of == RELATIVE_L2) adamWStep<RELATIVE_L2>(c);
+  else adamWStep<LOSS_CHANGE>(c);
 }
 
 // ---- registration ---------------------------------------------------------------------------------------------------------------------

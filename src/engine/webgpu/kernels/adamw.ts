@@ -10,11 +10,12 @@ import { MAX_ALL, SUM_ALL } from './mathFunctions';
 export const ADAMW_CHUNK = 4096;
 
 /**
- * What a workgroup adds up: of `relative-l2` Σw² and Σ(Δw)²; of `mean-relative` Σ|Δw/w| over weights other than 0, and the worst that the others do: 0 nothing, 1 infinite (one moved), 2 NaN (one stayed).
+ * What a workgroup adds up: of `relative-l2` Σw² and Σ(Δw)²; of `loss-change` Σg·Δw; of `mean-relative` Σ|Δw/w| over weights other than 0, and the worst that the others do: 0 nothing, 1 infinite (one moved), 2 NaN (one stayed).
  * WGSL lets a device take NaN and infinity for impossible, so they are carried as numbers and put in at the end.
  */
 const PARTIAL: Readonly<Record<UpdateMagnitude, string>> = {
   'relative-l2': 'first += before * before; let moved = step + p.decay * stepped; second += moved * moved;',
+  'loss-change': 'first += g[i] * (before - after);',
   'mean-relative': `let moved = abs(before - after);
       if (before != 0.0) { first += moved / abs(before); } else { second = max(second, select(1.0, 2.0, moved == 0.0)); }`,
 };
@@ -22,6 +23,7 @@ const PARTIAL: Readonly<Record<UpdateMagnitude, string>> = {
 /** The magnitude from `a` and `b`, sums over all of the weight divided by n (but for the worst of `mean-relative`, which is no sum). */
 const RESULT: Readonly<Record<UpdateMagnitude, string>> = {
   'relative-l2': 'y[0] = bitcast<u32>(sqrt(b / max(max(a, b), 1.17549435e-38)));',
+  'loss-change': 'y[0] = bitcast<u32>(abs(a) * f32(p.n));',
   'mean-relative': 'y[0] = select(select(bitcast<u32>(a), p.infinite, b == 1.0), p.nan, b == 2.0);',
 };
 
