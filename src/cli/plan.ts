@@ -33,10 +33,10 @@ export function planText(argv: readonly string[]): string {
   const withLevers = flag(rest, '--levers');
   const kernels = (take(rest, '--kernels') ?? 'fused') as Kernels;
   const request = parseTrain([...rest, '--dry-run'])!;
-  const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings } = request;
+  const { recipe, options, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, magnitude } = request;
   if (request.policy) throw new InvalidArgumentError('slimfit plan plans inter-layer scheduling only: of another --policy, `slimfit train --dry-run` tells the bytes of the first step');
   const architecture = options.model !== undefined && existsSync(options.model) ? readConfig(options.model) : recipe.architecture;
-  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings }), kernels };
+  const query = { ...memoryQuery(recipe, { architecture, mode, frozenBiases, blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings }), magnitude, kernels };
   const title = `${recipe.name} (${recipe.source})`;
   if (budgetText === undefined) return report(title, { plan: planMemory(query), changes: {} }, query) + (withLevers ? leversText(memoryLevers(query)) : '');
   const { batchSize, ...open } = query;

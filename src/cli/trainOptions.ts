@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { embeddedModel } from '../data/embedded/embedded';
 import { GRAMMAR_TASK } from '../data/embedded/grammarTask';
 import { GLUE_TASKS } from '../data/glue';
-import type { EngineName, Precision } from '../engine/engine';
+import { type EngineName, type Precision, UPDATE_MAGNITUDES, type UpdateMagnitude } from '../engine/engine';
 import { ENGINE_NAMES } from '../engine/order';
 import { InvalidArgumentError, UnknownTaskError } from '../errors';
 import { checkFreezeRate } from '../freezing/ils';
@@ -39,6 +39,7 @@ slimfit train --task NAME --out DIR [options]        usual settings: learning ra
   --policy NAME           which layers rest: ${POLICY_NAMES.join(', ')}; default ils.
                           --freeze-rate is for ${POLICY_NAMES.filter((n) => POLICIES[n].hasRate).join(', ')}: of random the share of the blocks, of the last two of the bytes that training adds
   --policy-option K=V     an option of the policy, such as intervalSteps=10 or budgetBytes=2GiB; may be given several times
+  --magnitude NAME        ${UPDATE_MAGNITUDES.join(', ')}: what inter-layer scheduling goes by; default relative-l2 in mode tuned, else mean-relative
   --mode NAME             paper, exact or tuned: how activations are kept; default paper
   --frozen-biases         biases train only with their layer: nothing is kept below the lowest layer that trains; in mode tuned always
   --block-bytes BYTES     such as 64MiB: larger temporaries of attention and MLP are computed in blocks; default 64MiB in mode tuned, else no limit
@@ -88,6 +89,7 @@ const OPTIONS = {
   'freeze-rate': { type: 'string' },
   policy: { type: 'string' },
   'policy-option': { type: 'string', multiple: true },
+  magnitude: { type: 'string' },
   mode: { type: 'string', default: 'paper' },
   'frozen-biases': { type: 'boolean' },
   'block-bytes': { type: 'string' },
@@ -125,6 +127,7 @@ export interface TrainRequest {
   readonly engine: EngineName | undefined;
   readonly precision: Precision | undefined;
   readonly mode: ActivationMode;
+  readonly magnitude: UpdateMagnitude | undefined;
   /** Undefined where none was named: inter-layer scheduling at the recipe's rate. */
   readonly policy: { readonly name: PolicyName; readonly options: PolicySettings } | undefined;
   readonly frozenBiases: boolean;
@@ -155,7 +158,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const count = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isInteger(n) && n >= 1, 'a whole number of at least 1');
   const positive = (name: keyof typeof OPTIONS) => number(name, (n) => n > 0 && Number.isFinite(n), 'positive');
   const whole = (name: keyof typeof OPTIONS) => number(name, (n) => Number.isSafeInteger(n) && n >= 0, 'a whole number, 0 or more');
-  const word = <T extends string>(name: 'engine' | 'precision' | 'mode' | 'augmentation' | 'schedule' | 'moments' | 'idle-moments', words: readonly T[]): T | undefined => {
+  const word = <T extends string>(name: 'engine' | 'precision' | 'magnitude' | 'mode' | 'augmentation' | 'schedule' | 'moments' | 'idle-moments', words: readonly T[]): T | undefined => {
     const text = values[name];
     if (text !== undefined && !words.includes(text as T)) throw new InvalidArgumentError(`--${name} is '${text}'; it must be one of ${words.join(', ')}`);
     return text as T | undefined;
@@ -174,6 +177,7 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
   const weightDecay = number('weight-decay', (n) => n >= 0, '0 or more');
   const engine = word('engine', ENGINE_NAMES);
   const precision = word('precision', ['float32', 'mixed'] as const);
+  const magnitude = word('magnitude', UPDATE_MAGNITUDES);
   const moments = word('moments', ['float32', '8-bit'] as const);
   const idleMoments = word('idle-moments', ['keep', 'host', 'release'] as const);
   const schedule = word('schedule', ['linear', 'constant', 'glue', 'stsb', 'warm', 'vit'] as const);
@@ -221,9 +225,9 @@ export function parseTrain(argv: readonly string[]): TrainRequest | undefined {
     }),
     fromScratch: values['from-scratch'] === true,
     hub: defined({ offline: values.offline }),
-    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, ...defined({ warmupSteps, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
+    trainer: { mode, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, ...defined({ warmupSteps, magnitude, frozenBiases: values['frozen-biases'], policy: policy && policyOf(policy.name, policy.options as never), blockBytes, checkpoints }) },
   };
-  return { recipe, options, engine, precision, mode, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
+  return { recipe, options, engine, precision, mode, magnitude, policy, frozenBiases: values['frozen-biases'] ?? mode === 'tuned', blockBytes, gradientAccumulationSteps, gradientCheckpointing, sparseEmbeddings, dryRun: values['dry-run'] === true, out, steps: count('steps'), resume: values.resume === true, skipFirstEvaluation: values['skip-first-evaluation'] === true, predictions: values.predictions === true };
 }
 
 /** The policy that was named. Its freeze rate is the one given, or the recipe's, unless an option says the same in other words. */

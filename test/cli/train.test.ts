@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { train } from '../../src/cli/train';
+import { parseTrain } from '../../src/cli/trainOptions';
 import { ResumeMismatchError } from '../../src/errors';
 import { RECIPES } from '../../src/training/recipes';
 import { formatBytes } from '../../src/units';
@@ -39,6 +40,7 @@ const refused: readonly [what: string, args: readonly string[], says: RegExp][] 
   ['a metric for checkpoints that are not written', ['--task', 'grammar', '--metric-for-best-model', 'loss'], /--metric-for-best-model/],
   ['a checkpoint after every 0 steps', ['--task', 'grammar', '--save-steps', '0'], /--save-steps is 0/],
   ['an unknown engine', ['--task', 'grammar', '--engine', 'cuda'], /--engine is 'cuda'.*tensorflow, webgpu, wasm, cpu/],
+  ['an unknown magnitude', ['--task', 'grammar', '--magnitude', 'l1'], /--magnitude is 'l1'.*mean-relative, relative-l2, loss-change/],
   ['an unknown precision', ['--task', 'grammar', '--precision', 'bf16'], /--precision is 'bf16'.*float32, mixed/],
   ['neither recipe nor task', [], /--recipe NAME or --task NAME is missing/],
   ['an option that does not exist', ['--task', 'grammar', '--frozen', '3'], /--frozen/],
@@ -71,11 +73,12 @@ test('a run writes checkpoint, metrics and a history of every step', async () =>
   for (const file of ['model.safetensors', 'config.json', 'vocab.txt', 'layers.csv', 'activations.csv', 'evaluations.csv']) assert.ok(existsSync(path.join(out, file)), file);
 });
 
-test('--engine and --precision choose as chooseEngine does, and metrics.json tells what was got', async () => {
+test('--engine and --precision choose as chooseEngine does, metrics.json tells what was got, and --magnitude goes to the trainer', async () => {
   const to = path.join(folder, 'engine');
   assert.equal(await train(['--task', 'grammar', '--engine', 'wasm', '--precision', 'mixed', '--steps', '1', '--batch-size', '4', '--max-length', '16', '--skip-first-evaluation', '--max-eval-samples', '8', '--out', to]), 0);
   const { engine, precision } = JSON.parse(readFileSync(path.join(to, 'metrics.json'), 'utf8')) as { engine: string; precision: string };
   assert.deepEqual([engine, precision], ['wasm', 'float32']);
+  assert.equal(parseTrain(['--task', 'grammar', '--dry-run', '--magnitude', 'loss-change'])?.options.trainer?.magnitude, 'loss-change');
 });
 
 test('blocks reach the training: the engine’s peak is smaller by a temporary or two, and the loss is the same', async () => {
