@@ -58,7 +58,7 @@ export interface MemoryQuery {
    * Share of the layers frozen in a step, in [0, 1); default 0.9, as the trainer's. Which ones changes from step to step: planned is the costliest of some choices, to train the layers that have most
    * alive at once (activations, and moments where these come and go with the layers), or the largest, the lowest and then those; with gradient accumulation, and with LayerNorms in codes, the largest ones; and in a model of at most 64
    * layers, for each of them, that one and those below it that have most alive. Of BERT-base and ViT-Base no random choice had a higher peak (640 tried; with micro-batches 900), with gradient checkpointing some of 300 by up to
-   * 0.3 %. Of small models some had, by up to 0.03 %, and with gradient checkpointing 0.7 % (10,800 tried), so that an allowance is added there: 0.1 %, and 1 % for any model with gradient checkpointing.
+   * 0.3 %. Of small models some had, by up to 0.03 %, and with gradient checkpointing 0.7 % (10,800 tried), so that an allowance is added there, 0.1 %, and 1 % for any model with gradient checkpointing: with it none of 7,200 had.
    */
   readonly freezeRate?: number;
   /** The frozen layers themselves, by name, instead of a rate. */
@@ -215,12 +215,11 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept, table }
     const alive = q.gradientCheckpointing ? mostAlive(kept(batchSize, { ...training, gradientCheckpointing: true }), all) : mostAlive(all, []);
     return [...set].reduce((s, n) => s + (comesAndGoes.get(n) ?? 0), alive);
   };
-  const grown = (start: readonly string[], from: readonly string[] = names): Set<string> => {
+  const grown = (start: readonly string[]): Set<string> => {
     const set = new Set(start.slice(0, count));
     while (set.size < count) {
       let best: { name: string; bytes: number } | undefined;
-      // Where all of these are taken, any.
-      for (const name of from.every((n) => set.has(n)) ? names : from) {
+      for (const name of names) {
         if (set.has(name)) continue;
         set.add(name);
         const bytes = bytesOf(set);
@@ -228,6 +227,31 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept, table }
         if (!best || bytes > best.bytes) best = { name, bytes };
       }
       set.add(best!.name);
+    }
+    return set;
+  };
+  // The same from a part of the layers, and, when these are taken, from all. What a layer adds seldom grows with the set (it may share what it keeps), so that only the one that seemed best is looked at again.
+  const grownWithin = (start: readonly string[], within: readonly string[]): Set<string> => {
+    const set = new Set(start.slice(0, count));
+    for (const from of [within, names]) {
+      let alive = bytesOf(set);
+      const adds = (name: string) => {
+        const bytes = bytesOf(new Set(set).add(name));
+        return { name, gain: bytes - alive, bytes };
+      };
+      const left = set.size < count ? from.filter((n) => !set.has(n)).map(adds) : [];
+      while (set.size < count && left.length > 0) {
+        const best = left.reduce((a, b) => (b.gain > a.gain ? b : a));
+        const now = adds(best.name);
+        const at = left.indexOf(best);
+        if (left.some((other) => other !== best && other.gain > now.gain)) {
+          left[at] = now;
+          continue;
+        }
+        left.splice(at, 1);
+        set.add(best.name);
+        alive = now.bytes;
+      }
     }
     return set;
   };
@@ -242,7 +266,7 @@ function trainingSets(q: Omit<MemoryQuery, 'batchSize'>, { layers, kept, table }
       // Of a layer that is run again all is there at once.
       const part = modelPart(name);
       const ends = q.gradientCheckpointing ? [i + 1, names.findLastIndex((n) => modelPart(n) === part) + 1] : [i + 1];
-      for (const end of ends) for (const start of frozenBiases && i > 0 ? [[name], [name, names[0]]] : [[name]]) sets.push(grown(start, names.slice(0, end)));
+      for (const end of ends) for (const start of frozenBiases && i > 0 ? [[name], [name, names[0]]] : [[name]]) sets.push(grownWithin(start, names.slice(0, end)));
     }
   // Between micro-batches the gradients of all that trains are held; and where few bytes kept depend on what trains, a large weight's gradient may weigh more.
   return (q.gradientAccumulationSteps ?? 1) > 1 || schemeOf(q.mode ?? 'paper').normalizedValues !== undefined ? [...sets, grown(bySize)] : sets;
