@@ -70,7 +70,7 @@ function leversOf(q: Omit<MemoryQuery, 'batchSize'> & { readonly batchSize?: num
   // On a CPU the host's memory is the device's.
   if ((q.optimizer?.idleMoments ?? 'keep') === 'keep' && (q.kernels === 'tensorflow' || q.kernels === 'webgpu') && q.moments !== 'every parameter')
     moments('moments of frozen layers on the host', 'copies when a layer begins and ends to train; same result', { idleMoments: 'host' });
-  if (q.optimizer?.moments !== '8-bit') moments('8-bit moments', 'a tenth more time on a CPU; moments are rounded', { moments: '8-bit' });
+  if (q.optimizer?.moments !== '8-bit') moments('8-bit moments', 'about 15 % more time on a CPU; moments are rounded', { moments: '8-bit' });
   if (!q.sparseEmbeddings && readsText(q.config)) lever('word embeddings by the rows of a step', 'no time; rows that a step does not look up stand still', { sparseEmbeddings: true });
   if (scheme.name !== 'tuned') lever('mode tuned', 'about 15 % more time than paper; other rounding of what is kept: the gradient is off by about 1 %, under paper by 10 to 20 %', { mode: 'tuned', frozenBiases: q.frozenBiases ?? false });
   if (!(q.frozenBiases ?? q.mode === 'tuned')) lever('frozen biases', 'biases of frozen layers stand still', { frozenBiases: true });
